@@ -46,6 +46,7 @@ def environment() -> dict[str, str]:
     # JAX keeps by default only what took a second to compile; here nothing does.
     env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     env.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    env.setdefault("NO_MKDOCS_2_WARNING", "1")
     env.pop("VIRTUAL_ENV", None)
     env.pop("PYTHONHOME", None)
     return env

@@ -1,0 +1,31 @@
+"""The few tests that also run on the newest Python and on the oldest libraries."""
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+import kythera
+
+pytestmark = pytest.mark.smoke
+
+
+def test_the_front_door_opens():
+    for name in kythera.__all__:
+        assert getattr(kythera, name) is not None, name
+
+
+def test_the_version_is_that_of_the_package():
+    assert importlib.metadata.version("kythera") == kythera.__version__
+
+
+@pytest.mark.parametrize("module", ["kythera", "kythera.runs"])
+def test_reading_never_imports_jax(module):
+    code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_built_in_instruments_are_registered():
+    group = importlib.metadata.entry_points(group="kythera.instruments")
+    assert {"telescope", "muon_portal"} <= group.names
