@@ -1,0 +1,1 @@
+"""The grammar: design spaces, stages, pipelines, objectives, problems, evaluations."""

@@ -1,0 +1,216 @@
+"""What was learnt at one design, and the interfaces of engines, optimisers and records."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import equinox as eqx
+import numpy as np
+
+from kythera.core.problem import Problem
+from kythera.core.types import AbstractClassVar, Array, Float, Key
+
+S = TypeVar("S")
+Map = Callable[..., Iterable[Any]]  # like the builtin `map`: an executor
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A number, its standard error, and its gradient in the cube where known.
+
+    Args:
+        value: the number.
+        stderr: one standard deviation; nan where a single row cannot tell.
+        gradient: with respect to the point of the cube, shape (n,).
+    """
+
+    value: float
+    stderr: float
+    gradient: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        """Value and error, rounded to the error."""
+        return format_measured(self.value, self.stderr)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was learnt at one design.
+
+    Args:
+        total: the weighted loss.
+        terms: its named terms, unweighted.
+        slack: the named constraints, each to be >= 0.
+        covariance: of the terms, in their order, shape (terms, terms).
+        events: primaries that were simulated for it.
+        cause: why it failed; empty where it did not. A failed evaluation has an infinite
+            total and nothing else.
+    """
+
+    total: Measured
+    terms: Mapping[str, Measured]
+    slack: Mapping[str, Measured]
+    covariance: np.ndarray
+    events: int
+    cause: str = ""
+
+    @property
+    def violation(self) -> float:
+        """Sum of the amounts by which constraints are broken, 0 where all hold."""
+        return float(sum(max(0.0, -s.value) for s in self.slack.values()))
+
+    @classmethod
+    def failed(cls, cause: str, events: int) -> "Evaluation":
+        """An evaluation that gave no number."""
+        nothing = Measured(float("inf"), float("nan"))
+        return cls(nothing, {}, {}, np.zeros((0, 0)), events, cause)
+
+
+class AbstractEstimator(eqx.Module, Generic[S]):
+    """A gradient engine: what can be learnt at one design, and by which means."""
+
+    references: ClassVar[tuple[str, ...]] = ()
+    gives_gradient: AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def check(self, problem: Problem) -> None:
+        """Refuse a problem that cannot work, before anything is simulated.
+
+        Raises:
+            UnsupportedError: with a sentence that says what to use instead.
+        """
+
+    def price(self, problem: Problem) -> int:
+        """Primaries that are simulated for one design."""
+        return problem.price
+
+    def init(self, problem: Problem, *, key: Key) -> S:
+        """The first state: surrogate weights, replay buffers; None where there is none."""
+        return None  # type: ignore[return-value]
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        problem: Problem,
+        us: Float[Array, "q n"],
+        state: S,
+        *,
+        key: Key,
+        map: Map,
+    ) -> tuple[list[Evaluation], S]:
+        """Evaluate q designs.
+
+        Args:
+            problem: what to evaluate.
+            us: points of the cube, shape (q, n).
+            state: from `init` or the last call.
+            key: one key for each design, shape (q,).
+            map: the executor through which simulations reach other processes.
+        """
+
+    def measured(self, problem: Problem, state: S) -> Problem:
+        """The problem to re-measure with: learned parts in place."""
+        return problem
+
+
+class AbstractOptimiser(eqx.Module, Generic[S]):
+    """Which design to look at next."""
+
+    references: ClassVar[tuple[str, ...]] = ()
+    needs_gradient: AbstractClassVar[bool]
+
+    @property
+    def sample(self) -> str:
+        """Which events the designs see.
+
+        "fresh": each trial its own; "batch": designs that are asked for together share
+        theirs; "fixed": all trials share those of the first.
+        """
+        return "fresh"
+
+    def check(self, problem: Problem) -> None:
+        """Refuse kinds of parameters, constraints, or a dimension that cannot work.
+
+        Raises:
+            UnsupportedError: with a sentence that says what to use instead.
+        """
+        return
+
+    @abc.abstractmethod
+    def init(self, problem: Problem, u0: np.ndarray, *, key: Key) -> S:
+        """The first state; of the problem only names, groups, units and terms count."""
+
+    @abc.abstractmethod
+    def ask(self, state: S, *, key: Key) -> tuple[np.ndarray, S]:
+        """Points of the cube to be evaluated side by side, shape (q, n)."""
+
+    @abc.abstractmethod
+    def tell(self, state: S, us: np.ndarray, evaluations: list[Evaluation]) -> S:
+        """Take in what was learnt at the points that were asked for (some may have failed)."""
+
+    @abc.abstractmethod
+    def recommend(self, state: S) -> np.ndarray:
+        """What it would build now, shape (m, n); m > 1 is a front."""
+
+    def finished(self, state: S) -> str:
+        """Why it has nothing more to ask; empty while it has."""
+        return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One design that was evaluated.
+
+    Args:
+        number: from 0, in the order of the tells.
+        sample: the number whose key drew the events (its own unless the optimiser shares).
+        u: point of the cube, shape (n,).
+        values: native value of each coordinate, shape (n,).
+        evaluation: what was learnt.
+        seconds: wall time of its batch, shared out equally.
+        spent: primaries of this and all earlier trials.
+    """
+
+    number: int
+    sample: int
+    u: np.ndarray
+    values: np.ndarray
+    evaluation: Evaluation
+    seconds: float
+    spent: int
+
+    @property
+    def state(self) -> str:
+        """ "complete" or "failed"."""
+        return "failed" if self.evaluation.cause else "complete"
+
+
+Callback = Callable[[Trial], bool | None]  # after each trial; True stops
+
+
+class Recorder(Protocol):
+    """Where trials go; the loop knows no database."""
+
+    def add(self, trial: Trial) -> None:
+        """Keep one trial."""
+        ...
+
+    def checkpoint(self, number: int, state: Any) -> None:
+        """Keep the state after trial `number`."""
+        ...
+
+
+def blocks(items: Sequence[Any], width: int) -> list[Sequence[Any]]:
+    """Cut a sequence into blocks of `width`, the last one shorter."""
+    return [items[i : i + width] for i in range(0, len(items), width)]
+
+
+def format_measured(value: float, stderr: float) -> str:
+    """ "1.234 +- 0.012": two digits of the error; the value alone where it is unknown."""
+    if not np.isfinite(stderr) or stderr <= 0:
+        return f"{value:.6g}"
+    digits = int(max(0, 1 - np.floor(np.log10(stderr))))
+    if digits > 8:
+        return f"{value:.6g} +- {stderr:.2g}"
+    return f"{value:.{digits}f} +- {stderr:.{digits}f}"

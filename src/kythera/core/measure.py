@@ -1,0 +1,421 @@
+"""Value, error and gradient of T = score(mean tally), with memory that does not grow.
+
+One chunk of events is simulated once. Several are simulated twice: the first pass sums the
+tallies; with the mean m known, the second pulls the weights d score / d m back through each
+chunk and collects the influence of each event, psi_i = <d score / d m, tally_i - m>, whose
+spread is the standard error.
+"""
+
+import functools
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kythera import errors
+from kythera.core.evaluation import Evaluation, Measured
+from kythera.core.objective import Tangents
+from kythera.core.problem import Problem
+from kythera.core.space import _get
+from kythera.core.types import Array, Design, Float, Key, PyTree, Vector
+
+Mode = Literal["value", "pathwise", "score"]
+
+
+class Measurement(eqx.Module):
+    """What one evaluation yields inside JAX; outputs are the terms, then the slacks.
+
+    Args:
+        loss: named terms.
+        slack: named constraints.
+        covariance: of all outputs, shape (outputs, outputs).
+        gradients: of the weighted loss, then of each slack, shape (1 + slacks, n); None
+            where only the value was asked for.
+    """
+
+    loss: dict[str, Array]
+    slack: dict[str, Array]
+    covariance: Float[Array, "outputs outputs"]
+    gradients: Float[Array, "wanted n"] | None
+
+
+def _tally(problem: Problem, design: Design, trace: Any) -> PyTree:
+    rows = problem.objective.tally(design, trace)
+    return jax.tree.map(lambda v: jnp.asarray(v, float), rows)
+
+
+def _sample(problem: Problem, u: Vector, key: Key, mode: Mode) -> tuple[PyTree, Any]:
+    """Rows of tallies of one chunk, and log p of the signals where it is asked for."""
+    size = problem.chunks[1]
+    pipeline = problem.pipeline
+
+    def rows_of(design: Design) -> tuple[PyTree, Any]:
+        truth, signal = pipeline.simulate(design, size, key=key)
+        log_prob = ()
+        if mode == "score":
+            signal = jax.lax.stop_gradient(signal)
+            log_prob = pipeline.simulator.log_prob(design, truth, signal)  # type: ignore
+        trace = pipeline.analyse(design, truth, signal, key=key)
+        return _tally(problem, design, trace), log_prob
+
+    design = problem.design(u)
+    paths = list(problem.objective.nuisances())
+    if not paths:
+        return rows_of(design)
+
+    def shifted(values: Vector) -> tuple[PyTree, Any]:
+        moved = eqx.tree_at(lambda d: [_get(d, p) for p in paths], design, list(values))
+        return rows_of(moved)
+
+    nominal = jnp.stack([jnp.asarray(_get(design, p), float) for p in paths])
+    (rows, log_prob), (tangents, _) = jax.vmap(
+        lambda t: jax.jvp(shifted, (nominal,), (t,)), out_axes=(None, 1)
+    )(jnp.eye(len(paths)))
+    return Tangents(rows, tangents), log_prob
+
+
+def _outputs(problem: Problem, u: Vector, mean: PyTree) -> Vector:
+    score = problem.score(problem.design(u), mean)
+    values = [*_sorted(score.loss).values(), *_sorted(score.slack).values()]
+    return jnp.stack(values)
+
+
+def _sorted(named: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(named.items()))
+
+
+def _mean(rows: PyTree) -> PyTree:
+    return jax.tree.map(lambda v: jnp.mean(v, 0), rows)
+
+
+def _influences(rows: PyTree, mean: PyTree, slopes: PyTree) -> Float[Array, "e k"]:
+    """psi for each event and output; `slopes` has a leading axis `outputs`."""
+    parts = [
+        jnp.tensordot(
+            (r - m).reshape(r.shape[0], -1), s.reshape(s.shape[0], -1), ((1,), (1,))
+        )
+        for r, m, s in zip(
+            jax.tree.leaves(rows),
+            jax.tree.leaves(mean),
+            jax.tree.leaves(slopes),
+            strict=True,
+        )
+        if m.size
+    ]
+    return functools.reduce(jnp.add, parts)
+
+
+def _wanted(
+    problem: Problem, u: Vector, mean: PyTree
+) -> tuple[Float[Array, "w k"], list[bool]]:
+    """Cotangents on the outputs (the weighted loss, each slack), and which need events."""
+    design = problem.design(u)
+    score = problem.score(design, mean)
+    free = problem.objective.constraints(design)
+    terms, slacks = len(score.loss), len(score.slack)
+    weights = problem.weight(_sorted(score.loss))
+    matrix = np.zeros((1 + slacks, terms + slacks))
+    matrix[0, :terms] = weights
+    matrix[1:, terms:] = np.eye(slacks)
+    needs = [True, *(name not in free for name in _sorted(score.slack))]
+    return jnp.asarray(matrix, float), needs
+
+
+def measure(problem: Problem, u: Vector, key: Key, mode: Mode = "value") -> Measurement:
+    """One evaluation inside JAX.
+
+    Args:
+        problem: a problem whose pipeline runs in JAX.
+        u: point of the cube, shape (n,).
+        key: of the events.
+        mode: "value"; "pathwise" differentiates the pipeline at a fixed key; "score" holds
+            the signals fixed and weights d log p with the influences, of which the mean is
+            left out event by event: E[(psi_i n / (n - 1)) d log p_i].
+    """
+    count, size = problem.chunks
+    events = count * size
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(count))
+    sample = functools.partial(_sample, problem, mode=mode)
+    pull = None
+    if count == 1:
+        if mode == "value":
+            rows, _ = sample(u, keys[0])
+        else:
+            (rows, _), pull = jax.vjp(lambda v: sample(v, keys[0]), u)
+        mean = _mean(rows)
+    else:
+
+        def add(total: PyTree, k: Key) -> tuple[PyTree, None]:
+            part = _mean(_sample(problem, u, k, "value")[0])
+            return jax.tree.map(lambda a, b: a + b / count, total, part), None
+
+        shape = jax.eval_shape(lambda k: _mean(sample(u, k)[0]), keys[0])
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+        mean, _ = jax.lax.scan(add, zero, keys)
+
+    slopes = jax.jacrev(lambda m: _outputs(problem, u, m))(mean)
+    wanted, has_events = _wanted(problem, u, mean)
+
+    def influence(rows: PyTree) -> Float[Array, "e k"]:
+        if not jax.tree.leaves(mean):
+            return jnp.zeros((size, wanted.shape[1]))
+        return _influences(rows, mean, slopes)
+
+    def pulled(rows: PyTree, log_prob: Any, pull: Any) -> Float[Array, "w n"]:
+        def one(cotangent: Vector) -> Vector:
+            weights = jax.tree.map(
+                lambda s, r: jnp.broadcast_to(
+                    jnp.tensordot(cotangent, s, 1) / events, r.shape
+                ),
+                slopes,
+                rows,
+            )
+            psi = influence(rows) @ cotangent / max(events - 1, 1)
+            return pull((weights, psi if mode == "score" else ()))[0]
+
+        return jnp.stack(
+            [
+                one(cotangent) if sampled else jnp.zeros(u.shape)
+                for cotangent, sampled in zip(wanted, has_events, strict=True)
+            ]
+        )
+
+    if count == 1:
+        psi = influence(rows)
+        spread = psi.T @ psi
+        gradients = None if pull is None else pulled(rows, (), pull)
+    else:
+
+        def again(carry: Any, k: Key) -> tuple[Any, None]:
+            spread, gradients = carry
+            if mode == "value":
+                rows, log_prob = sample(u, k)
+            else:
+                (rows, log_prob), pull = jax.vjp(lambda v: sample(v, k), u)
+                gradients = gradients + pulled(rows, log_prob, pull)
+            psi = influence(rows)
+            return (spread + psi.T @ psi, gradients), None
+
+        k, w = wanted.shape[1], wanted.shape[0]
+        zero = None if mode == "value" else jnp.zeros((w, u.shape[0]))
+        (spread, gradients), _ = jax.lax.scan(again, (jnp.zeros((k, k)), zero), keys)
+
+    if gradients is not None:  # what the score and the constraints see of the design
+        _, direct = jax.vjp(lambda v: _outputs(problem, v, mean), u)
+        gradients = gradients + jnp.stack([direct(c)[0] for c in wanted])
+    score = problem.score(problem.design(u), mean)
+    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
+    return Measurement(
+        _sorted(score.loss), _sorted(score.slack), covariance, gradients
+    )
+
+
+def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
+    """Score and error of tallies that are at hand, `rows` with a leading axis `event`."""
+    mean = _mean(rows)
+    leaves = jax.tree.leaves(rows)
+    events = leaves[0].shape[0] if leaves else 1
+    slopes = jax.jacrev(lambda m: _outputs(problem, u, m))(mean)
+    psi = _influences(rows, mean, slopes) if leaves else jnp.zeros((1, 1))
+    spread = psi.T @ psi
+    score = problem.score(problem.design(u), mean)
+    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
+    return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, None)
+
+
+def host_rows(problem: Problem, u: Vector, key: Key) -> PyTree:
+    """Tallies of all events of a pipeline that leaves JAX, chunk by chunk, eagerly."""
+    count, _ = problem.chunks
+    parts = [
+        _sample(problem, u, jax.random.fold_in(key, i), "value")[0]
+        for i in range(count)
+    ]
+    return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
+
+
+@eqx.filter_jit
+def _compiled(
+    problem: Problem, us: Float[Array, "q n"], keys: Key, mode: Mode
+) -> Measurement:
+    if us.shape[0] == 1:  # a batch of one costs more than none
+        one = measure(problem, us[0], keys[0], mode)
+        return jax.tree.map(lambda v: v[None], one)
+    return jax.vmap(lambda u, k: measure(problem, u, k, mode))(us, keys)
+
+
+def width(problem: Problem) -> int:
+    """Designs that are evaluated at a time in one process: a property of the problem.
+
+    Small simulations gain from batching; the number of workers must not change results.
+    """
+    if problem.pipeline.is_host:
+        return 1
+    count, size = problem.chunks
+    if count > 1:
+        return 1
+    return int(np.clip((1 << 15) // (size * problem.pipeline.source.primaries), 1, 64))
+
+
+def evaluate(
+    problem: Problem, mode: Mode, block: tuple[np.ndarray, Key]
+) -> list[Evaluation]:
+    """Evaluate the designs of one block, in this process.
+
+    Args:
+        problem: what to evaluate.
+        mode: as for `measure`.
+        block: points of the cube (q, n), and one key for each (q,).
+
+    Returns:
+        one evaluation for each design; failed where a stage failed or a number is not
+        finite, with the cause.
+    """
+    us, keys = jnp.asarray(block[0], float), block[1]
+    if problem.pipeline.is_host:
+        return [
+            _evaluate_host(problem, u, key) for u, key in zip(us, keys, strict=True)
+        ]
+    found = jax.device_get(_compiled(problem, us, keys, mode))
+    return [
+        finish(problem, jax.tree.map(lambda v, i=i: v[i], found), problem.price)
+        for i in range(us.shape[0])
+    ]
+
+
+def _evaluate_host(problem: Problem, u: Vector, key: Key) -> Evaluation:
+    try:
+        found = measure_rows(problem, u, host_rows(problem, u, key))
+    except errors.SimulationError as error:
+        return Evaluation.failed(str(error), problem.price)
+    return finish(problem, jax.device_get(found), problem.price)
+
+
+def finish(problem: Problem, found: Measurement, events: int) -> Evaluation:
+    """From arrays to an `Evaluation`; failed where a value or gradient is not finite."""
+    bad = [
+        f"{kind} '{name}' is {float(value)}"
+        for kind, named in (("term", found.loss), ("constraint", found.slack))
+        for name, value in named.items()
+        if not np.isfinite(value)
+    ]
+    if found.gradients is not None and not np.all(np.isfinite(found.gradients)):
+        where = int(np.argwhere(~np.isfinite(found.gradients))[0][1])
+        bad.append(f"the gradient along '{problem.space.names[where]}' is not finite")
+    if bad:
+        return Evaluation.failed("; ".join(bad), events)
+    terms, covariance = len(found.loss), np.asarray(found.covariance, float)
+    errors_ = np.sqrt(np.maximum(np.diag(covariance), 0) + 0 * np.diag(covariance))
+    weights = problem.weight(found.loss)
+    values = np.array([float(v) for v in found.loss.values()])
+    variance = float(weights @ covariance[:terms, :terms] @ weights)
+    gradients = found.gradients
+    total = Measured(
+        float(weights @ values),
+        float(np.sqrt(max(variance, 0.0))) if np.isfinite(variance) else float("nan"),
+        None if gradients is None else np.asarray(gradients[0]),
+    )
+    slack = {
+        name: Measured(
+            float(value),
+            float(errors_[terms + i]),
+            None if gradients is None else np.asarray(gradients[1 + i]),
+        )
+        for i, (name, value) in enumerate(found.slack.items())
+    }
+    named = {
+        name: Measured(float(value), float(errors_[i]))
+        for i, (name, value) in enumerate(found.loss.items())
+    }
+    return Evaluation(total, named, slack, covariance[:terms, :terms], events)
+
+
+class Comparison(eqx.Module):
+    """Several designs measured on the same events, inside JAX.
+
+    Args:
+        loss: named terms, each of shape (designs,).
+        covariance: of all terms of all designs, (designs * terms, designs * terms).
+    """
+
+    loss: dict[str, Array]
+    covariance: Float[Array, "all all"]
+
+
+@eqx.filter_jit
+def _compare_compiled(
+    problem: Problem, us: Float[Array, "d n"], key: Key
+) -> Comparison:
+    count, size = problem.chunks
+    events = count * size
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(count))
+    designs = us.shape[0]
+
+    def rows(i: int, k: Key) -> PyTree:
+        return _sample(problem, us[i], k, "value")[0]
+
+    def add(totals: list[PyTree], k: Key) -> tuple[list[PyTree], None]:
+        parts = [_mean(rows(i, k)) for i in range(designs)]
+        return jax.tree.map(lambda a, b: a + b / count, totals, parts), None
+
+    shape = jax.eval_shape(lambda k: _mean(rows(0, k)), keys[0])
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+    means, _ = jax.lax.scan(add, [zero] * designs, keys)
+    slopes = [
+        jax.jacrev(lambda m, i=i: _outputs(problem, us[i], m))(means[i])
+        for i in range(designs)
+    ]
+    scores = [problem.score(problem.design(us[i]), means[i]) for i in range(designs)]
+    terms = len(scores[0].loss)
+
+    def again(spread: Array, k: Key) -> tuple[Array, None]:
+        if not jax.tree.leaves(means[0]):
+            return spread, None
+        psi = jnp.concatenate(
+            [
+                _influences(rows(i, k), means[i], slopes[i])[:, :terms]
+                for i in range(designs)
+            ],
+            axis=1,
+        )
+        return spread + psi.T @ psi, None
+
+    n = designs * terms
+    spread, _ = jax.lax.scan(again, jnp.zeros((n, n)), keys)
+    loss = {
+        name: jnp.stack([s.loss[name] for s in scores])
+        for name in _sorted(scores[0].loss)
+    }
+    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
+    return Comparison(loss, covariance)
+
+
+def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
+    """Measure several designs on the same events, so that differences have small errors.
+
+    Args:
+        problem: what to measure; `problem.events` rows.
+        us: points of the cube, shape (designs, n).
+        key: of the events.
+
+    Raises:
+        SimulationError: a stage outside JAX failed.
+    """
+    us = jnp.asarray(us, float)
+    if not problem.pipeline.is_host:
+        return jax.device_get(_compare_compiled(problem, us, key))
+    all_rows = [host_rows(problem, u, key) for u in us]
+    psis, losses = [], []
+    for u, rows in zip(us, all_rows, strict=True):
+        mean = _mean(rows)
+        slopes = jax.jacrev(lambda m, u=u: _outputs(problem, u, m))(mean)
+        score = problem.score(problem.design(u), mean)
+        losses.append(_sorted(score.loss))
+        psis.append(_influences(rows, mean, slopes)[:, : len(score.loss)])
+    psi = jnp.concatenate(psis, axis=1)
+    events = psi.shape[0]
+    spread = psi.T @ psi
+    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
+    loss = {name: jnp.stack([v[name] for v in losses]) for name in losses[0]}
+    return jax.device_get(Comparison(loss, covariance))

@@ -1,0 +1,153 @@
+"""A problem: a space, a pipeline and an objective. All that an optimisation is about."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kythera import errors
+from kythera.core.objective import AbstractObjective, Score, _merge
+from kythera.core.pipeline import Pipeline
+from kythera.core.space import Choice, Integer, Space
+from kythera.core.types import Scalar, Vector
+
+D = TypeVar("D")
+
+CHUNK_PRIMARIES = 1 << 17  # what one chunk simulates at most, unless the problem says
+
+
+class Problem(eqx.Module, Generic[D]):
+    """theta* = argmin over a space of objective(pipeline), Eq. 7 of arXiv:2203.13818.
+
+    Args:
+        space: the design space; its template is the start.
+        pipeline: what is simulated during the search (it may be softened, so that
+            gradients exist).
+        objective: what is minimised.
+        events: rows of one evaluation.
+        weights: of the named terms of the loss, 1 where not named.
+        chunk: rows that are simulated at a time inside `jit`; by default as many as make
+            about 130,000 primaries. Memory grows with the chunk, not with the events.
+        hard_pipeline: the detector as built, for reports; by default the pipeline.
+        hard_objective: what is reported of it; by default the objective.
+        draw: (problem, designs by name, key) -> figures by name, for reports; a figure
+            is a dict in plotly's JSON format.
+        name: for tables and files.
+    """
+
+    space: Space[D]
+    pipeline: Pipeline
+    objective: AbstractObjective
+    events: int = eqx.field(static=True, default=1000)
+    weights: dict[str, float] = eqx.field(default_factory=dict)
+    chunk: int | None = eqx.field(static=True, default=None)
+    hard_pipeline: Pipeline | None = None
+    hard_objective: AbstractObjective | None = None
+    draw: Callable[..., dict[str, dict]] | None = eqx.field(static=True, default=None)
+    name: str = eqx.field(static=True, default="problem")
+    is_hard: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        """Refuse counts below one."""
+        for field, value in (("events", self.events), ("chunk", self.chunk)):
+            if value is not None and (int(value) != value or value < 1):
+                raise errors.InputError(
+                    f"`{field}` must be a whole number >= 1, but is {value}. "
+                    "Give the number of rows."
+                )
+
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """Number of chunks of one evaluation, and rows in each."""
+        primaries = max(1, self.pipeline.source.primaries)
+        most = self.chunk or max(1, CHUNK_PRIMARIES // primaries)
+        count = -(-self.events // most)
+        return count, -(-self.events // count)
+
+    @property
+    def price(self) -> int:
+        """Primaries that one evaluation simulates: the currency of every comparison."""
+        count, size = self.chunks
+        return count * size * self.pipeline.source.primaries
+
+    @property
+    def softened(self) -> bool:
+        """Whether the search sees another detector than the report."""
+        relaxed = any(isinstance(d, Integer | Choice) for d in self.space.domains)
+        other = self.hard_pipeline is not None or self.hard_objective is not None
+        return not self.is_hard and (
+            other or (relaxed and not self.pipeline.is_host)
+        )
+
+    def design(self, u: Vector) -> D:
+        """The design at a point of the cube (hard outside JAX and for reports)."""
+        return self.space.decode(u, hard=self.is_hard or self.pipeline.is_host)
+
+    def hard(self) -> "Problem[D]":
+        """The problem as it is reported: hard designs, hard detector, hard objective."""
+        return self.replace(
+            pipeline=self.hard_pipeline or self.pipeline,
+            objective=self.hard_objective or self.objective,
+            hard_pipeline=None,
+            hard_objective=None,
+            is_hard=True,
+        )
+
+    def replace(self, **fields: Any) -> "Problem[D]":
+        """The same problem with some of its fields replaced.
+
+        Raises:
+            InputError: no such field.
+        """
+        old = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        for field in fields:
+            if field not in old:
+                raise errors.InputError(
+                    f"A problem has no field {field!r}. {errors.nearest(field, old)}"
+                )
+        return Problem(**(old | fields))
+
+    def score(self, design: D, tally: Any) -> Score:
+        """The objective's score, its constraints among the slacks."""
+        score = self.objective.score(design, tally)
+        slack = _merge([score.slack, self.objective.constraints(design)])
+        return Score(
+            {k: jnp.asarray(v, float) for k, v in score.loss.items()},
+            {k: jnp.asarray(v, float) for k, v in slack.items()},
+        )
+
+    def weight(self, terms: Mapping[str, Any]) -> np.ndarray:
+        """Weights of the named terms, in their order, shape (terms,).
+
+        Raises:
+            InputError: a weight is given for a term that the objective does not have.
+        """
+        for name in self.weights:
+            if name not in terms:
+                raise errors.InputError(
+                    f"There is no term {name!r} to be weighted. "
+                    f"{errors.nearest(name, terms)}"
+                )
+        return np.array([float(self.weights.get(name, 1.0)) for name in terms])
+
+    def total(self, loss: Mapping[str, Scalar]) -> Scalar:
+        """Weighted sum of the named terms."""
+        values = jnp.stack([jnp.asarray(v, float) for v in loss.values()])
+        return jnp.sum(jnp.asarray(self.weight(loss), values.dtype) * values)
+
+    def references(self) -> list[str]:
+        """References of all parts of the problem, each once, in their order."""
+        found: dict[str, None] = {}
+
+        def visit(node: Any) -> bool:
+            found.update(dict.fromkeys(getattr(node, "references", ()) or ()))
+            return False
+
+        jax.tree.leaves(
+            (self.pipeline, self.objective, self.hard_pipeline, self.hard_objective),
+            is_leaf=visit,
+        )
+        return list(found)

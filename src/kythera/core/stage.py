@@ -1,0 +1,155 @@
+"""The four kinds of parts of a pipeline, and the promises that simulators keep.
+
+A source draws what physics sends, before any detector; a stage maps one record to the next.
+Every record is a PyTree whose arrays have a leading axis `event`: one row is one collision,
+or a whole scan of many muons (the source declares how many primaries a row holds). What
+varies in length is padded and carries a `weight`.
+"""
+
+import abc
+from typing import Any, ClassVar, Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kythera import errors
+from kythera.core.types import Array, Float, Key
+
+D = TypeVar("D")
+In = TypeVar("In")
+Out = TypeVar("Out")
+Truth = TypeVar("Truth")
+
+
+class AbstractSource(eqx.Module, Generic[Truth]):
+    """What arrives: draws rows of truth and knows nothing of the design."""
+
+    references: ClassVar[tuple[str, ...]] = ()
+    primaries: eqx.AbstractVar[int]  # simulated particles in one row
+
+    @abc.abstractmethod
+    def __call__(self, events: int, *, key: Key) -> Truth:
+        """Draw `events` rows; every array of the result has that leading axis."""
+
+
+class AbstractStage(eqx.Module, Generic[D, In, Out]):
+    """One step of the pipeline: a pure function of (design, record, key)."""
+
+    references: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def __call__(self, design: D, x: In, *, key: Key) -> Out:
+        """Map a record to the next one; the leading axis `event` is kept."""
+
+
+class AbstractHostStage(AbstractStage[D, In, Out]):
+    """A stage outside JAX: NumPy in, NumPy out, run eagerly, never inside `jit`.
+
+    Write `run` and `shapes`; the call converts, makes one integer seed of the key, and
+    refuses an output that differs from what was declared.
+    """
+
+    @abc.abstractmethod
+    def run(self, design: D, x: In, *, seed: int) -> Out:
+        """Run on NumPy arrays (the design is hard); equal seeds give equal outputs."""
+
+    @abc.abstractmethod
+    def shapes(self, events: int) -> Out:
+        """The output as a tree of `jax.ShapeDtypeStruct`, for `events` rows."""
+
+    def __call__(self, design: D, x: In, *, key: Key) -> Out:
+        """Run outside JAX.
+
+        Raises:
+            SimulationError: `run` raised, or gave another structure, shape or type.
+        """
+        name = type(self).__name__
+        arrays = [v for v in jax.tree.leaves((design, x)) if eqx.is_array(v)]
+        if any(isinstance(v, jax.core.Tracer) for v in arrays):
+            raise errors.UnsupportedError(
+                f"`{name}` runs outside JAX and can be neither differentiated nor "
+                "compiled. Use `FiniteDifference`, or an optimiser without gradients."
+            )
+        events = next(np.shape(v)[0] for v in jax.tree.leaves(x) if eqx.is_array(v))
+        seed = int(jax.random.bits(key, dtype=jnp.uint32))
+        try:
+            out = self.run(_to_numpy(design), _to_numpy(x), seed=seed)
+        except errors.KytheraError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise errors.SimulationError(
+                f"`{name}` failed with {type(error).__name__}: {error}. The trial is "
+                "marked as failed; mend the simulator or narrow the bounds."
+            ) from error
+        declared = self.shapes(events)
+        same_tree = jax.tree.structure(out) == jax.tree.structure(declared)
+        got = [np.shape(v) for v in jax.tree.leaves(out)]
+        want = [v.shape for v in jax.tree.leaves(declared)]
+        if not same_tree or got != want:
+            raise errors.SimulationError(
+                f"`{name}.run` must return what `shapes` declares, {want}, but gave "
+                f"{got}. Mend one of the two."
+            )
+        return jax.tree.map(
+            lambda v, s: jnp.asarray(np.asarray(v), s.dtype), out, declared
+        )
+
+
+class AbstractSimulator(AbstractStage[D, In, Out]):
+    """The detector: truth in, signals out. Promises values, nothing more."""
+
+
+class AbstractPathwiseSimulator(AbstractSimulator[D, In, Out]):
+    """A simulator that is differentiable in the design at a fixed key.
+
+    The law: its gradient equals a central finite difference at the same key, and the
+    derivative of its mean is the mean of its derivative (nothing jumps).
+    """
+
+
+class AbstractTractableSimulator(AbstractSimulator[D, In, Out]):
+    """A simulator whose output has a density that can be written down."""
+
+    @abc.abstractmethod
+    def log_prob(self, design: D, x: In, y: Out) -> Float[Array, " event"]:
+        """Logarithm of p(y | x, design) for each event."""
+
+
+class AbstractHostSimulator(AbstractSimulator[D, In, Out], AbstractHostStage):
+    """A simulator outside JAX: any Python code, a program, Geant4."""
+
+
+class Identity(AbstractStage):
+    """The stage that changes nothing: an empty slot."""
+
+    def __call__(self, design: Any, x: Any, *, key: Key) -> Any:
+        """Return the record as it came."""
+        return x
+
+
+class Chain(AbstractStage):
+    """Several stages in one slot, each fed with what the one before gave."""
+
+    stages: tuple[AbstractStage, ...]
+
+    def __init__(self, *stages: AbstractStage):
+        """Compose `stages`, the first one first."""
+        self.stages = stages
+
+    def __call__(self, design: Any, x: Any, *, key: Key) -> Any:
+        """Run all stages, each with a key of its own."""
+        for i, stage in enumerate(self.stages):
+            x = stage(design, x, key=jax.random.fold_in(key, i))
+        return x
+
+
+def has_host_stage(tree: Any) -> bool:
+    """Whether a stage that runs outside JAX stands anywhere in `tree`."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda v: isinstance(v, AbstractHostStage))
+    return any(isinstance(leaf, AbstractHostStage) for leaf in leaves)
+
+
+def _to_numpy(tree: Any) -> Any:
+    return jax.tree.map(lambda v: np.asarray(v) if eqx.is_array(v) else v, tree)

@@ -1,0 +1,4 @@
+"""The toy with a known answer: a straight-track telescope."""
+
+from kythera.instruments.telescope.design import Telescope as Telescope
+from kythera.instruments.telescope.problem import problem as problem
