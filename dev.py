@@ -102,7 +102,8 @@ def python_works() -> bool:
         )
     except OSError:
         return False
-    return done.returncode == 0 and Path(done.stdout.strip()).resolve() == VENV
+    prefix = Path(done.stdout.strip()).resolve()
+    return done.returncode == 0 and prefix == VENV.resolve()
 
 
 def make_venv() -> None:
