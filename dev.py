@@ -71,9 +71,12 @@ def quietly(command: list[str], failure: str) -> None:
     if VENV.is_dir():
         with LOG.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
-    if done.returncode != 0:
-        tail = [line for line in done.stdout.splitlines() if line.strip()][-4:]
-        raise Stop("\n     ".join([failure, *tail]))
+    if done.returncode == 0:
+        return
+    if re.search("connection|resol(ve|ution)|dns|timed out", done.stdout, re.I):
+        failure = "cannot reach the package index: is there a network?"
+    tail = [line.strip()[:160] for line in done.stdout.splitlines() if line.strip()]
+    raise Stop("\n     ".join([failure, *tail[-3:], f"The whole log: {LOG}"]))
 
 
 def fingerprint() -> str:
@@ -94,7 +97,9 @@ def stamp() -> dict[str, str]:
 
 
 def python_works() -> bool:
-    """Whether `.venv` has a Python that runs, is recent enough, and is not moved."""
+    """Whether `.venv` has a Python that runs, is recent enough, and was made here."""
+    if stamp().get("place", str(VENV)) != str(VENV):
+        return False  # its programs start with the path of another folder
     test = f"import sys, pip; assert sys.version_info >= {OLDEST}; print(sys.prefix)"
     try:
         done = subprocess.run(
@@ -123,31 +128,30 @@ def make_venv() -> None:
 def ensure(level: str) -> None:
     """Make `.venv` hold what a level of commands needs; a no-op when it does."""
     have, works = stamp(), python_works()
+    want = {"hash": fingerprint(), "level": level, "place": str(VENV)}
     if works and have.get("level") == "dev":
-        level = "dev"  # never take tools away
-    if works and have == {"hash": fingerprint(), "level": level}:
+        level = want["level"] = "dev"  # never take tools away
+    if works and have == want:
         return
     say(f"setting up .venv ({'with' if level == 'dev' else 'without'} the tools)")
     if not works:
         make_venv()
     STAMP.unlink(missing_ok=True)  # an interrupted installation is not a finished one
     LOG.unlink(missing_ok=True)
-    network = "cannot install from the package index: is there a network? Last lines:"
+    failure = "cannot install what pyproject.toml and constraints.txt ask for:"
     limits = ["-c", "constraints.txt"]
     quietly(
         [tool("python"), "-m", "pip", "install", "-q", "uv", *limits,
          "--disable-pip-version-check"],
-        network,
+        failure,
     )  # fmt: skip
     what = ".[dev]" if level == "dev" else "."
     quietly(
         [tool("uv"), "pip", "install", "-q", "--python", tool("python"),
          "-e", what, *limits],
-        network,
+        failure,
     )  # fmt: skip
-    STAMP.write_text(
-        json.dumps({"hash": fingerprint(), "level": level}), encoding="utf-8"
-    )
+    STAMP.write_text(json.dumps(want), encoding="utf-8")
 
 
 def free_folder(name: str) -> str:
