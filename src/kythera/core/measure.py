@@ -207,9 +207,7 @@ def measure(problem: Problem, u: Vector, key: Key, mode: Mode = "value") -> Meas
         gradients = gradients + jnp.stack([direct(c)[0] for c in wanted])
     score = problem.score(problem.design(u), mean)
     covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
-    return Measurement(
-        _sorted(score.loss), _sorted(score.slack), covariance, gradients
-    )
+    return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, gradients)
 
 
 def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:

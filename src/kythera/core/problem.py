@@ -78,9 +78,7 @@ class Problem(eqx.Module, Generic[D]):
         """Whether the search sees another detector than the report."""
         relaxed = any(isinstance(d, Integer | Choice) for d in self.space.domains)
         other = self.hard_pipeline is not None or self.hard_objective is not None
-        return not self.is_hard and (
-            other or (relaxed and not self.pipeline.is_host)
-        )
+        return not self.is_hard and (other or (relaxed and not self.pipeline.is_host))
 
     def design(self, u: Vector) -> D:
         """The design at a point of the cube (hard outside JAX and for reports)."""

@@ -242,6 +242,11 @@ class Choice(AbstractDomain):
         return " | ".join(self.options)
 
 
+@eqx.filter_jit  # once per trial: eager dispatch would cost more than the optimiser
+def _decoded_leaves(space: "Space", u: Vector, hard: bool) -> list[Array]:
+    return space._leaves(space.decode(u, hard=hard))
+
+
 def in_unit(value: Any, unit: str) -> np.ndarray:
     """Native values in the unit of that name: `in_unit(0.2, "cm")` is 20.
 
@@ -401,9 +406,7 @@ class Space(eqx.Module, Generic[D]):
         return jnp.concatenate(
             [
                 jnp.ravel(domain.encode(leaf))
-                for domain, leaf in zip(
-                    self.domains, self._leaves(design), strict=True
-                )
+                for domain, leaf in zip(self.domains, self._leaves(design), strict=True)
             ]
         )
 
@@ -429,7 +432,7 @@ class Space(eqx.Module, Generic[D]):
 
     def values(self, u: Vector, *, hard: bool = False) -> np.ndarray:
         """Native value of each coordinate of the decoded design, shape (n,), NumPy."""
-        leaves = self._leaves(self.decode(jnp.asarray(u), hard=hard))
+        leaves = jax.device_get(_decoded_leaves(self, jnp.asarray(u, float), hard))
         return np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in leaves])
 
     def freeze(self, *paths: str) -> "Space[D]":

@@ -1,0 +1,84 @@
+"""kythera: end-to-end optimisation of instruments that measure radiation.
+
+    theta* = argmin_theta  1/n sum_i  L[ A( R( z_i ) ), c(theta) ],   z_i ~ p(z | x_i, theta)
+
+The names below load on first use, so that reading a result never imports JAX.
+"""
+
+import importlib
+import sys
+import types
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "core.space": ("Choice", "Integer", "Real", "Space"),
+    "core.stage": (
+        "AbstractHostSimulator",
+        "AbstractHostStage",
+        "AbstractPathwiseSimulator",
+        "AbstractSimulator",
+        "AbstractSource",
+        "AbstractStage",
+        "AbstractTractableSimulator",
+        "Chain",
+        "Identity",
+    ),
+    "core.pipeline": ("Pipeline", "Trace"),
+    "core.objective": (
+        "AbstractObjective",
+        "AtMost",
+        "Budget",
+        "Cost",
+        "PerEventLoss",
+        "Score",
+    ),
+    "core.problem": ("Problem",),
+    "core.evaluation": (
+        "AbstractEstimator",
+        "AbstractOptimiser",
+        "Evaluation",
+        "Measured",
+        "Trial",
+    ),
+    "stages.simulators.host": ("HostSimulator", "from_function"),
+    "estimators.direct": ("Direct",),
+    "estimators.pathwise": ("Pathwise",),
+    "estimators.finite_difference": ("FiniteDifference",),
+    "estimators.score_function": ("ScoreFunction",),
+    "optimisers.gradient": ("Gradient", "adam", "sgd"),
+    "optimisers.lbfgsb": ("LBFGSB",),
+    "optimisers.evolution": ("Evolution",),
+    "optimisers.random_search": ("RandomSearch",),
+    "optimisers.multi_start": ("MultiStart",),
+    "optimise": ("Converged", "Solution", "optimise"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_MODULE_OF, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'kythera' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"kythera.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)
+
+
+class _FrontDoor(types.ModuleType):
+    """`kythera.optimise` is the function, also after its module was imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "optimise" and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _FrontDoor

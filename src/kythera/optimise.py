@@ -1,0 +1,495 @@
+"""The loop. It exists once: ask, evaluate, tell; then measure what was found again."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kythera import errors
+from kythera.core import measure
+from kythera.core.evaluation import (
+    AbstractEstimator,
+    AbstractOptimiser,
+    Callback,
+    Evaluation,
+    Map,
+    Measured,
+    Recorder,
+    Trial,
+)
+from kythera.core.problem import Problem
+from kythera.core.space import in_unit, is_cube
+from kythera.core.stage import AbstractPathwiseSimulator, AbstractTractableSimulator
+from kythera.core.types import Key
+from kythera.estimators.direct import Direct
+from kythera.estimators.finite_difference import FiniteDifference
+from kythera.estimators.pathwise import Pathwise
+from kythera.estimators.score_function import ScoreFunction
+
+D = TypeVar("D")
+
+# Streams of keys beside those of the trials, which are fold_in(root, number).
+_INIT, _ASK, _REPORT = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
+REPORT_FACTOR = 8  # the report measures start and end with so many times the events
+FAILURES = 20  # so many failed trials in a row end the run
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """Start and end measured on the same fresh events.
+
+    Args:
+        start: total loss at the start.
+        best: total loss at the recommended design.
+        gain: start minus best; its error knows that both saw the same events.
+        terms: named terms: (start, best).
+        events: primaries that this measurement simulated.
+    """
+
+    start: Measured
+    best: Measured
+    gain: Measured
+    terms: dict[str, tuple[Measured, Measured]]
+    events: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution(Generic[D]):
+    """What an optimisation found, and at what price.
+
+    Args:
+        problem: with what the estimator learned in place.
+        optimiser: with its settings.
+        estimator: with its settings.
+        key: the root; trial i used fold_in(root, sample_i).
+        u_start: the start in the cube, shape (n,).
+        u_best: what the optimiser recommends, shape (n,).
+        soft: start and best measured anew, as the search saw them.
+        hard: the same with the detector as built; None where nothing was softened.
+        trials: all of them, in order.
+        reason: why it stopped.
+        seconds: wall time.
+        state: the optimiser's and the estimator's last states.
+    """
+
+    problem: Problem[D]
+    optimiser: AbstractOptimiser
+    estimator: AbstractEstimator
+    key: Key
+    u_start: np.ndarray
+    u_best: np.ndarray
+    soft: Gain
+    hard: Gain | None
+    trials: list[Trial]
+    reason: str
+    seconds: float
+    state: tuple[Any, Any] = dataclasses.field(repr=False, default=(None, None))
+
+    @property
+    def start(self) -> D:
+        """The design it started from, as it would be built."""
+        return self.problem.space.decode(jnp.asarray(self.u_start), hard=True)
+
+    @property
+    def best(self) -> D:
+        """The recommended design, as it would be built."""
+        return self.problem.space.decode(jnp.asarray(self.u_best), hard=True)
+
+    @property
+    def report(self) -> Gain:
+        """What is to be quoted: the hard measurement where there is one."""
+        return self.hard or self.soft
+
+    @property
+    def gain(self) -> Measured:
+        """Loss at the start minus loss at the end, on fresh events."""
+        return self.report.gain
+
+    @property
+    def events(self) -> int:
+        """Primaries that the search simulated (the report's come on top)."""
+        return self.trials[-1].spent if self.trials else 0
+
+    def table(self, rows: int = 40) -> str:
+        """Parameter, start, best, unit; then the losses and the gain with their errors."""
+        space = self.problem.space
+        start = space.values(self.u_start, hard=True)
+        best = space.values(self.u_best, hard=True)
+        names, units = space.names, space.units
+        lines = [("parameter", "start", "best", "unit")]
+        for i in range(min(rows, len(names))):
+            pair = in_unit(np.array([start[i], best[i]]), units[i])
+            lines.append((names[i], f"{pair[0]:.5g}", f"{pair[1]:.5g}", units[i]))
+        widths = [max(len(line[k]) for line in lines) for k in range(3)]
+        text = [
+            f"{a:<{widths[0]}}  {b:>{widths[1]}} -> {c:>{widths[2]}}  {d}".rstrip()
+            for a, b, c, d in lines
+        ]
+        if len(names) > rows:
+            text.append(f"... and {len(names) - rows:,} more")
+        for name, measured in (("as searched", self.soft), ("as built", self.hard)):
+            if measured is None:
+                continue
+            label = f" ({name})" if self.hard is not None else ""
+            text.append(
+                f"loss{label}: {measured.start} -> {measured.best}, "
+                f"gain {measured.gain}"
+            )
+        failed = sum(t.state == "failed" for t in self.trials)
+        text.append(
+            f"{len(self.trials)} trials ({failed} failed), {self.events:,} events and "
+            f"{self.report_events:,} for the report, {self.seconds:.1f} s; {self.reason}"
+        )
+        return "\n".join(text)
+
+    @property
+    def report_events(self) -> int:
+        """Primaries that the measurements of start and end simulated."""
+        return self.soft.events + (self.hard.events if self.hard else 0)
+
+    def __str__(self) -> str:
+        """The table."""
+        return self.table()
+
+
+class Converged:
+    """A callback that stops when nothing is gained any more, measured against the noise.
+
+    It compares the mean loss of the last `window` trials with that of the `window` before:
+    it stops when the gain is below `sigmas` standard errors of that difference, where the
+    errors are the larger of the quoted ones and the observed scatter.
+
+    Args:
+        window: number of trials in each half, at least two.
+        sigmas: how significant a gain must be to go on.
+    """
+
+    def __init__(self, window: int = 20, sigmas: float = 1.0):
+        """See the class."""
+        if window < 2:
+            raise errors.InputError(
+                f"`window` must be at least 2 trials, but is {window}. Try 20."
+            )
+        self.window, self.sigmas = window, sigmas
+        self._losses: list[tuple[float, float]] = []
+
+    def __call__(self, trial: Trial) -> bool:
+        """Whether to stop after this trial."""
+        if trial.number == 0:
+            self._losses.clear()
+        if trial.state == "complete":
+            total = trial.evaluation.total
+            self._losses.append((total.value, total.stderr))
+        w = self.window
+        if len(self._losses) < 2 * w or len(self._losses) % w:
+            return False
+        values, errs = np.array(self._losses[-2 * w :]).T
+        before, after = values[:w], values[w:]
+        quoted = np.nansum(errs**2) / w**2
+        scatter = (before.var(ddof=1) + after.var(ddof=1)) / w
+        noise = float(np.sqrt(max(quoted, scatter)))
+        return bool(before.mean() - after.mean() < self.sigmas * noise)
+
+
+def default_estimator(
+    problem: Problem, optimiser: AbstractOptimiser
+) -> AbstractEstimator:
+    """The engine that suits a problem: pathwise, else score function, else differences."""
+    if not optimiser.needs_gradient:
+        return Direct()
+    if not problem.pipeline.is_host:
+        if isinstance(problem.pipeline.simulator, AbstractPathwiseSimulator):
+            return Pathwise()
+        if isinstance(problem.pipeline.simulator, AbstractTractableSimulator):
+            return ScoreFunction()
+    return FiniteDifference()
+
+
+def _check(
+    problem: Problem,
+    optimiser: AbstractOptimiser,
+    estimator: AbstractEstimator,
+    max_events: float | None,
+    max_trials: int | None,
+    max_seconds: float | None,
+) -> None:
+    """Refuse what cannot work before the first event."""
+    if optimiser.needs_gradient and not estimator.gives_gradient:
+        raise errors.UnsupportedError(
+            f"`{type(optimiser).__name__}` needs gradients, but "
+            f"`{type(estimator).__name__}` gives none. Use `Pathwise`, `ScoreFunction` "
+            "or `FiniteDifference`, or an optimiser without gradients."
+        )
+    estimator.check(problem)
+    optimiser.check(problem)
+    if max_events is None and max_trials is None and max_seconds is None:
+        raise errors.InputError(
+            "A run needs a budget, but none was given. Set max_events, max_trials or "
+            "max_seconds."
+        )
+    limits = {
+        "max_events": max_events,
+        "max_trials": max_trials,
+        "max_seconds": max_seconds,
+    }
+    for name, limit in limits.items():
+        if limit is not None and not limit > 0:
+            raise errors.InputError(
+                f"`{name}` must be > 0, but is {limit}. Give a larger budget."
+            )
+    price = estimator.price(problem)
+    if max_events is not None and max_events < price:
+        raise errors.InputError(
+            f"The budget of {max_events:,.0f} events is smaller than one evaluation, "
+            f"{price:,} events. Raise the budget or lower `problem.events`, "
+            f"{problem.events}."
+        )
+
+
+class _Interrupt:
+    """Turns the first SIGINT into a clean stop; the second one is raised."""
+
+    def __enter__(self) -> "_Interrupt":
+        self.asked = False
+        try:
+            self._old = signal.signal(signal.SIGINT, self._ask)
+        except ValueError:  # not the main thread: nobody can press Ctrl-C here
+            self._old = None
+        return self
+
+    def _ask(self, *_: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)
+
+
+def _keys(root: Key, samples: Sequence[int]) -> Key:
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(
+        jnp.asarray(samples, jnp.uint32)
+    )
+
+
+def _samples(policy: str, number: int, q: int) -> list[int]:
+    """Which trial's key draws the events of each of q designs."""
+    if policy == "fixed":
+        return [0] * q
+    return [number] * q if policy == "batch" else list(range(number, number + q))
+
+
+def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
+    """Measure two designs, (start, best), on the same fresh events.
+
+    Args:
+        problem: what to measure.
+        us: points of the cube, shape (2, n).
+        key: of the events.
+    """
+    found = measure.compare(problem, us, key)
+    names = list(found.loss)
+    k = len(names)
+    covariance = np.asarray(found.covariance, float)
+    weights = problem.weight(found.loss)
+    values = np.array([found.loss[name] for name in names], float)  # (terms, 2)
+
+    def spread(vector: np.ndarray) -> float:
+        variance = float(vector @ covariance @ vector)
+        return float("nan") if np.isnan(variance) else float(np.sqrt(max(variance, 0)))
+
+    zero = np.zeros(k)
+    unit = np.eye(k)
+    first, second = weights @ values[:, 0], weights @ values[:, 1]
+    terms = {
+        name: (
+            Measured(float(values[i, 0]), spread(np.concatenate([unit[i], zero]))),
+            Measured(float(values[i, 1]), spread(np.concatenate([zero, unit[i]]))),
+        )
+        for i, name in enumerate(names)
+    }
+    return Gain(
+        Measured(float(first), spread(np.concatenate([weights, zero]))),
+        Measured(float(second), spread(np.concatenate([zero, weights]))),
+        Measured(float(first - second), spread(np.concatenate([weights, -weights]))),
+        terms,
+        len(us) * problem.price,
+    )
+
+
+def optimise(
+    problem: Problem[D],
+    optimiser: AbstractOptimiser,
+    estimator: AbstractEstimator | None = None,
+    *,
+    key: Key,
+    max_events: float | None = None,
+    max_trials: int | None = None,
+    max_seconds: float | None = None,
+    enqueue: Iterable[D] = (),
+    callbacks: Sequence[Callback] = (),
+    recorder: Recorder | None = None,
+    map: Map = map,
+    report_events: int | None = None,
+) -> Solution[D]:
+    """Look for the design with the smallest loss, and measure what was found.
+
+    Args:
+        problem: space, pipeline and objective.
+        optimiser: which design to look at next.
+        estimator: what is learnt at each; by default what suits the problem.
+        key: root of all random numbers: `jax.random.key(1)`.
+        max_events: primaries that the search may simulate.
+        max_trials: designs that it may look at.
+        max_seconds: wall time after which no new design is asked for (not replayable).
+        enqueue: designs that are measured first; the search starts from the best of them
+            and the problem's start.
+        callbacks: called after each trial; True stops.
+        recorder: where trials and states are kept.
+        map: executor; the builtin runs in this process.
+        report_events: rows for the final measurement of start and end on the same fresh
+            events; by default eight times those of one evaluation.
+
+    Returns:
+        the solution; `print` shows its table.
+
+    Raises:
+        UnsupportedError: a combination that cannot work, before anything is simulated.
+        InputError: no budget, or one smaller than a single evaluation.
+        SimulationError: twenty trials in a row failed.
+    """
+    estimator = estimator or default_estimator(problem, optimiser)
+    _check(problem, optimiser, estimator, max_events, max_trials, max_seconds)
+    began = time.perf_counter()
+    key_init, key_ask, key_report = (
+        jax.random.fold_in(key, stream) for stream in (_INIT, _ASK, _REPORT)
+    )
+    u_start = np.asarray(problem.space.start)
+    learned = estimator.init(problem, key=key_init)
+    price = estimator.price(problem)
+    trials: list[Trial] = []
+    reason = ""
+
+    with _Interrupt() as interrupt:
+
+        def evaluate(us: np.ndarray, policy: str) -> list[Evaluation]:
+            nonlocal learned, reason
+            number = len(trials)
+            samples = _samples(policy, number, len(us))
+            tick = time.perf_counter()
+            found, learned = estimator(
+                problem, us, learned, key=_keys(key, samples), map=map
+            )
+            seconds = (time.perf_counter() - tick) / len(us)
+            for i, evaluation in enumerate(found):
+                spent = evaluation.events + (trials[-1].spent if trials else 0)
+                values = problem.space.values(us[i])
+                trial = Trial(
+                    number + i, samples[i], us[i], values, evaluation, seconds, spent
+                )
+                trials.append(trial)
+                if recorder is not None:
+                    recorder.add(trial)
+                if any([callback(trial) for callback in callbacks]):
+                    reason = reason or "a callback asked to stop"
+            last = [t.evaluation.cause for t in trials[-FAILURES:]]
+            if len(last) == FAILURES and all(last):
+                raise errors.SimulationError(
+                    f"{FAILURES} trials in a row failed, the last one because: "
+                    f"{last[-1]}. Mend the simulator or narrow the bounds."
+                )
+            return found
+
+        u0 = _enqueued(problem, list(enqueue), u_start, evaluate)
+        state = optimiser.init(problem, u0, key=key_init)
+        while not reason:
+            reason = optimiser.finished(state) or _spent(
+                trials, began, max_trials, max_seconds, interrupt
+            )
+            if reason:
+                break
+            us, state = optimiser.ask(
+                state, key=jax.random.fold_in(key_ask, len(trials))
+            )
+            us = np.asarray(us)
+            spent = trials[-1].spent if trials else 0
+            if max_events is not None and spent + len(us) * price > max_events:
+                reason = "the budget of events is spent"
+                if not trials:
+                    raise errors.InputError(
+                        f"The budget of {max_events:,.0f} events is smaller than the "
+                        f"optimiser's first batch of {len(us)} designs, "
+                        f"{len(us) * price:,} events. Raise the budget, or lower "
+                        "`problem.events` or the population."
+                    )
+                break
+            if not is_cube(us):
+                raise errors.SpaceError(
+                    f"`{type(optimiser).__name__}` asked for a point outside the unit "
+                    f"cube: {us}. Report this as a fault of the optimiser."
+                )
+            found = evaluate(us, optimiser.sample)
+            state = optimiser.tell(state, us, found)
+            if recorder is not None:
+                recorder.checkpoint(len(trials) - 1, (state, learned))
+
+        u_best = np.asarray(optimiser.recommend(state))[0]
+        final = estimator.measured(problem, learned).replace(
+            events=report_events or REPORT_FACTOR * problem.events
+        )
+        us = np.stack([u_start, u_best])
+        soft = compare(final, us, key_report)
+        hard = compare(final.hard(), us, key_report) if problem.softened else None
+    return Solution(
+        problem=problem,
+        optimiser=optimiser,
+        estimator=estimator,
+        key=key,
+        u_start=u_start,
+        u_best=u_best,
+        soft=soft,
+        hard=hard,
+        trials=trials,
+        reason=reason,
+        seconds=time.perf_counter() - began,
+        state=(state, learned),
+    )
+
+
+def _enqueued(
+    problem: Problem[D],
+    designs: list[D],
+    u_start: np.ndarray,
+    evaluate: Callable[[np.ndarray, str], list[Evaluation]],
+) -> np.ndarray:
+    """The point to start from: the best of the enqueued designs and the start."""
+    if not designs:
+        return u_start
+    spaces = [problem.space.restart(design) for design in designs]  # checks the bounds
+    us = np.stack([u_start, *(np.asarray(space.start) for space in spaces)])
+    found = evaluate(us, "batch")
+    order = [(bool(f.cause), f.violation, f.total.value) for f in found]
+    return us[min(range(len(us)), key=order.__getitem__)]
+
+
+def _spent(
+    trials: list[Trial],
+    began: float,
+    max_trials: int | None,
+    max_seconds: float | None,
+    interrupt: _Interrupt,
+) -> str:
+    """Why the loop must stop now; empty while it may go on."""
+    if interrupt.asked:
+        return "interrupted"
+    if max_trials is not None and len(trials) >= max_trials:
+        return "all trials are done"
+    if max_seconds is not None and time.perf_counter() - began >= max_seconds:
+        return "the time is over"
+    return ""
