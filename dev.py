@@ -73,8 +73,9 @@ def quietly(command: list[str], failure: str) -> None:
             log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
     if done.returncode == 0:
         return
-    if re.search("connection|resol(ve|ution)|dns|timed out", done.stdout, re.I):
-        failure = "cannot reach the package index: is there a network?"
+    lost = "connection broken|name resolution|dns error|timed out|sending request"
+    if re.search(lost, done.stdout, re.IGNORECASE):
+        raise Stop(f"cannot reach the package index: is there a network? Log: {LOG}")
     tail = [line.strip()[:160] for line in done.stdout.splitlines() if line.strip()]
     raise Stop("\n     ".join([failure, *tail[-3:], f"The whole log: {LOG}"]))
 
