@@ -221,11 +221,12 @@ def setup(arguments: list[str]) -> int:
 
 
 def check_version(arguments: list[str]) -> int:
-    """Check that CITATION.cff has the version of pyproject.toml."""
+    """Check that the version is the same everywhere."""
     found = {}
     for name, pattern in (
         ("pyproject.toml", r'^version = "(.+)"$'),
         ("CITATION.cff", r"^version: (.+)$"),
+        ("src/kythera/__init__.py", r'^__version__ = "(.+)"$'),
     ):
         match = re.search(pattern, (ROOT / name).read_text("utf-8"), re.MULTILINE)
         found[name] = match.group(1) if match else "none"

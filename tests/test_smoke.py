@@ -29,3 +29,21 @@ def test_reading_never_imports_jax(module):
 def test_built_in_instruments_are_registered():
     group = importlib.metadata.entry_points(group="kythera.instruments")
     assert {"telescope", "muon_portal"} <= group.names
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "trials"),
+    [("adam", (0.1,), 40), ("LBFGSB", (), 20), ("Evolution", (), 20)],
+)
+def test_the_telescope_improves(name, arguments, trials):
+    import jax
+
+    from kythera.instruments import telescope
+
+    solution = kythera.optimise(
+        telescope.problem(),
+        getattr(kythera, name)(*arguments),
+        max_trials=trials,
+        key=jax.random.key(1),
+    )
+    assert solution.soft.best.value < 0.5 * solution.soft.start.value
