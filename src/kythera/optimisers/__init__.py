@@ -1,0 +1,1 @@
+"""Which design to look at next: one file an optimiser."""
