@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kythera import errors
+from kythera import errors, text
 from kythera.core import measure
 from kythera.core.evaluation import (
     AbstractEstimator,
@@ -23,7 +23,7 @@ from kythera.core.evaluation import (
     Trial,
 )
 from kythera.core.problem import Problem
-from kythera.core.space import in_unit, is_cube
+from kythera.core.space import is_cube
 from kythera.core.stage import AbstractPathwiseSimulator, AbstractTractableSimulator
 from kythera.core.types import Key
 from kythera.estimators.direct import Direct
@@ -48,6 +48,7 @@ class Gain:
         best: total loss at the recommended design.
         gain: start minus best; its error knows that both saw the same events.
         terms: named terms: (start, best).
+        slack: named constraints: (start, best), each to be >= 0.
         events: primaries that this measurement simulated.
     """
 
@@ -55,6 +56,7 @@ class Gain:
     best: Measured
     gain: Measured
     terms: dict[str, tuple[Measured, Measured]]
+    slack: dict[str, tuple[Measured, Measured]]
     events: int
 
 
@@ -118,34 +120,28 @@ class Solution(Generic[D]):
     def table(self, rows: int = 40) -> str:
         """Parameter, start, best, unit; then the losses and the gain with their errors."""
         space = self.problem.space
-        start = space.values(self.u_start, hard=True)
-        best = space.values(self.u_best, hard=True)
-        names, units = space.names, space.units
-        lines = [("parameter", "start", "best", "unit")]
-        for i in range(min(rows, len(names))):
-            pair = in_unit(np.array([start[i], best[i]]), units[i])
-            lines.append((names[i], f"{pair[0]:.5g}", f"{pair[1]:.5g}", units[i]))
-        widths = [max(len(line[k]) for line in lines) for k in range(3)]
-        text = [
-            f"{a:<{widths[0]}}  {b:>{widths[1]}} -> {c:>{widths[2]}}  {d}".rstrip()
-            for a, b, c, d in lines
+        losses = [
+            (label, str(found.start), str(found.best), str(found.gain))
+            for label, found in (("as searched", self.soft), ("as built", self.hard))
+            if found is not None
         ]
-        if len(names) > rows:
-            text.append(f"... and {len(names) - rows:,} more")
-        for name, measured in (("as searched", self.soft), ("as built", self.hard)):
-            if measured is None:
-                continue
-            label = f" ({name})" if self.hard is not None else ""
-            text.append(
-                f"loss{label}: {measured.start} -> {measured.best}, "
-                f"gain {measured.gain}"
-            )
-        failed = sum(t.state == "failed" for t in self.trials)
-        text.append(
-            f"{len(self.trials)} trials ({failed} failed), {self.events:,} events and "
-            f"{self.report_events:,} for the report, {self.seconds:.1f} s; {self.reason}"
+        summary = text.price_line(
+            len(self.trials),
+            sum(t.state == "failed" for t in self.trials),
+            self.events,
+            self.report_events,
+            self.seconds,
+            self.reason,
         )
-        return "\n".join(text)
+        return text.solution_table(
+            space.names,
+            space.units,
+            space.values(self.u_start, hard=True),
+            space.values(self.u_best, hard=True),
+            losses,
+            summary,
+            rows,
+        )
 
     @property
     def report_events(self) -> int:
@@ -252,7 +248,10 @@ def _check(
 
 
 class _Interrupt:
-    """Turns the first SIGINT into a clean stop; the second one is raised."""
+    """Turns the first SIGINT into a clean stop; the second one is raised.
+
+    A handler that the caller installed before is told of both.
+    """
 
     def __enter__(self) -> "_Interrupt":
         self.asked = False
@@ -262,7 +261,9 @@ class _Interrupt:
             self._old = None
         return self
 
-    def _ask(self, *_: Any) -> None:
+    def _ask(self, *signal_and_frame: Any) -> None:
+        if callable(self._old) and self._old is not signal.default_int_handler:
+            self._old(*signal_and_frame)
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -314,11 +315,19 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
         )
         for i, name in enumerate(names)
     }
+    slack = {
+        name: (
+            Measured(float(value[0]), float(found.slack_stderr[name][0])),
+            Measured(float(value[1]), float(found.slack_stderr[name][1])),
+        )
+        for name, value in found.slack.items()
+    }
     return Gain(
         Measured(float(first), spread(np.concatenate([weights, zero]))),
         Measured(float(second), spread(np.concatenate([zero, weights]))),
         Measured(float(first - second), spread(np.concatenate([weights, -weights]))),
         terms,
+        slack,
         len(us) * problem.price,
     )
 

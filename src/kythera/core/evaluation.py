@@ -10,6 +10,7 @@ import numpy as np
 
 from kythera.core.problem import Problem
 from kythera.core.types import AbstractClassVar, Array, Float, Key
+from kythera.text import format_measured
 
 S = TypeVar("S")
 Map = Callable[..., Iterable[Any]]  # like the builtin `map`: an executor
@@ -182,7 +183,7 @@ class Trial:
 
     @property
     def state(self) -> str:
-        """ "complete" or "failed"."""
+        """Either "complete" or "failed"."""
         return "failed" if self.evaluation.cause else "complete"
 
 
@@ -204,13 +205,3 @@ class Recorder(Protocol):
 def blocks(items: Sequence[Any], width: int) -> list[Sequence[Any]]:
     """Cut a sequence into blocks of `width`, the last one shorter."""
     return [items[i : i + width] for i in range(0, len(items), width)]
-
-
-def format_measured(value: float, stderr: float) -> str:
-    """ "1.234 +- 0.012": two digits of the error; the value alone where it is unknown."""
-    if not np.isfinite(stderr) or stderr <= 0:
-        return f"{value:.6g}"
-    digits = int(max(0, 1 - np.floor(np.log10(stderr))))
-    if digits > 8:
-        return f"{value:.6g} +- {stderr:.2g}"
-    return f"{value:.{digits}f} +- {stderr:.{digits}f}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from kythera import errors
 from kythera.core.evaluation import Evaluation, Measured
-from kythera.core.objective import Tangents
+from kythera.core.objective import Score, Tangents
 from kythera.core.problem import Problem
 from kythera.core.space import _get
 from kythera.core.types import Array, Design, Float, Key, PyTree, Vector
@@ -334,11 +334,34 @@ class Comparison(eqx.Module):
 
     Args:
         loss: named terms, each of shape (designs,).
+        slack: named constraints, each of shape (designs,).
         covariance: of all terms of all designs, (designs * terms, designs * terms).
+        slack_stderr: of the named constraints, each of shape (designs,).
     """
 
     loss: dict[str, Array]
+    slack: dict[str, Array]
     covariance: Float[Array, "all all"]
+    slack_stderr: dict[str, Array]
+
+
+def _comparison(scores: list[Score], spread: Array, events: int) -> Comparison:
+    """From the spread of all outputs of all designs, (designs * k, designs * k)."""
+    designs, terms = len(scores), len(scores[0].loss)
+    k = terms + len(scores[0].slack)
+    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
+    of_terms = np.array([d * k + i for d in range(designs) for i in range(terms)], int)
+    stderr = jnp.sqrt(jnp.diag(covariance)).reshape(designs, k)[:, terms:]
+    loss, slack = (
+        {name: jnp.stack([named[name] for named in every]) for name in sorted(every[0])}
+        for every in ([s.loss for s in scores], [s.slack for s in scores])
+    )
+    return Comparison(
+        loss,
+        slack,
+        covariance[np.ix_(of_terms, of_terms)],
+        {name: stderr[:, i] for i, name in enumerate(slack)},
+    )
 
 
 @eqx.filter_jit
@@ -365,28 +388,19 @@ def _compare_compiled(
         for i in range(designs)
     ]
     scores = [problem.score(problem.design(us[i]), means[i]) for i in range(designs)]
-    terms = len(scores[0].loss)
+    n = designs * (len(scores[0].loss) + len(scores[0].slack))
 
     def again(spread: Array, k: Key) -> tuple[Array, None]:
         if not jax.tree.leaves(means[0]):
             return spread, None
         psi = jnp.concatenate(
-            [
-                _influences(rows(i, k), means[i], slopes[i])[:, :terms]
-                for i in range(designs)
-            ],
+            [_influences(rows(i, k), means[i], slopes[i]) for i in range(designs)],
             axis=1,
         )
         return spread + psi.T @ psi, None
 
-    n = designs * terms
     spread, _ = jax.lax.scan(again, jnp.zeros((n, n)), keys)
-    loss = {
-        name: jnp.stack([s.loss[name] for s in scores])
-        for name in _sorted(scores[0].loss)
-    }
-    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
-    return Comparison(loss, covariance)
+    return _comparison(scores, spread, events)
 
 
 def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
@@ -404,16 +418,11 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
     if not problem.pipeline.is_host:
         return jax.device_get(_compare_compiled(problem, us, key))
     all_rows = [host_rows(problem, u, key) for u in us]
-    psis, losses = [], []
+    psis, scores = [], []
     for u, rows in zip(us, all_rows, strict=True):
         mean = _mean(rows)
         slopes = jax.jacrev(lambda m, u=u: _outputs(problem, u, m))(mean)
-        score = problem.score(problem.design(u), mean)
-        losses.append(_sorted(score.loss))
-        psis.append(_influences(rows, mean, slopes)[:, : len(score.loss)])
+        scores.append(problem.score(problem.design(u), mean))
+        psis.append(_influences(rows, mean, slopes))
     psi = jnp.concatenate(psis, axis=1)
-    events = psi.shape[0]
-    spread = psi.T @ psi
-    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
-    loss = {name: jnp.stack([v[name] for v in losses]) for name in losses[0]}
-    return jax.device_get(Comparison(loss, covariance))
+    return jax.device_get(_comparison(scores, psi.T @ psi, psi.shape[0]))

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kythera import errors, units
+from kythera import errors
 from kythera.core.types import Array, Float, Vector
+from kythera.text import in_unit
 
 D = TypeVar("D")
 
@@ -245,16 +246,6 @@ class Choice(AbstractDomain):
 @eqx.filter_jit  # once per trial: eager dispatch would cost more than the optimiser
 def _decoded_leaves(space: "Space", u: Vector, hard: bool) -> list[Array]:
     return space._leaves(space.decode(u, hard=hard))
-
-
-def in_unit(value: Any, unit: str) -> np.ndarray:
-    """Native values in the unit of that name: `in_unit(0.2, "cm")` is 20.
-
-    Args:
-        value: native value or values.
-        unit: name in `kythera.units`; "" or an unknown name leaves them as they are.
-    """
-    return np.asarray(value, float) / getattr(units, unit, 1.0)
 
 
 def _steps(path: str) -> list[str | int]:
