@@ -10,6 +10,9 @@ TomOpt's own quality test (lead block in beryllium) with sigmoid panels; it is w
 out in full under ``configuration``, so that another program can repeat it. Only
 TomOpt's public interface is called. Its cost in the Jacobian of the hit uncertainties,
 which grows with the square of the batch, is timed from outside and given separately.
+
+``reference_step_*.json``, beside this file, were made with ``--only agreement``, one
+with ``--seeds 10``, one with ``--step 0.3 --batch 100 --seeds 8``.
 """
 
 # ruff: noqa: E402 - the number of threads must be set before the imports
@@ -28,6 +31,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import re
 import resource
 import statistics
 import sys
@@ -431,6 +435,24 @@ def configuration(step: float) -> dict[str, Any]:
     }
 
 
+def tidy(value: Any) -> Any:
+    """The same, with every number cut to seven digits (single precision)."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: tidy(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [tidy(item) for item in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """JSON with each row of numbers on one line."""
+    text = json.dumps(tidy(result), indent=1)
+    row = re.compile(r"\[\s+([-+.,\deE\s]+?)\s+\]")
+    return row.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
+
+
 def versions() -> dict[str, str]:
     """What was run."""
     names = ("tomopt", "torch", "numpy")
@@ -465,7 +487,7 @@ def main() -> None:
         result["timing"] = timing(arguments)
     if arguments.only != "timing":
         result["agreement"] = agreement(arguments)
-    text = json.dumps(result, indent=1)
+    text = as_json(result)
     if arguments.out:
         arguments.out.write_text(text + "\n")
     else:
