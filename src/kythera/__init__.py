@@ -53,6 +53,10 @@ _HOME = {
     "optimisers.random_search": ("RandomSearch",),
     "optimisers.multi_start": ("MultiStart",),
     "optimise": ("Converged", "Solution", "optimise"),
+    "sensitivity": ("Sensitivity", "sensitivity"),
+    "runs.describe": ("save",),
+    "runs.result": ("Result", "load"),
+    "report.page": ("report",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -74,10 +78,13 @@ def __dir__() -> list[str]:
 
 
 class _FrontDoor(types.ModuleType):
-    """`kythera.optimise` is the function, also after its module was imported."""
+    """`kythera.optimise` is the function, also after its module was imported.
+
+    So are the other names that a module and what it is for share.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "optimise" and isinstance(value, types.ModuleType)):
+        if not (name in _MODULE_OF and isinstance(value, types.ModuleType)):
             super().__setattr__(name, value)
 
 

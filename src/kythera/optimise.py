@@ -195,9 +195,12 @@ class Converged:
 def default_estimator(
     problem: Problem, optimiser: AbstractOptimiser
 ) -> AbstractEstimator:
-    """The engine that suits a problem: pathwise, else score function, else differences."""
-    if not optimiser.needs_gradient:
-        return Direct()
+    """The engine that suits a problem and an optimiser."""
+    return gradient_estimator(problem) if optimiser.needs_gradient else Direct()
+
+
+def gradient_estimator(problem: Problem) -> AbstractEstimator:
+    """The engine with gradients: pathwise, else score function, else differences."""
     if not problem.pipeline.is_host:
         if isinstance(problem.pipeline.simulator, AbstractPathwiseSimulator):
             return Pathwise()

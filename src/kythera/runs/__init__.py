@@ -1,0 +1,1 @@
+"""What outlives a process: results, instruments by name, run settings. No JAX here."""

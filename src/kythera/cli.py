@@ -1,0 +1,468 @@
+"""The command line: `kythera list | new | sensitivity | optimise | show | report | cite`."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from kythera import __version__, errors
+from kythera.runs import instruments, spec
+
+if TYPE_CHECKING:
+    from kythera.core.problem import Problem
+    from kythera.runs.result import Result
+
+REFUSED, ABORTED = 2, 130  # exit codes; 130 as shells have it after Ctrl-C
+FALLBACK = {"trials": 200}  # where nobody sets a budget
+CITATION = (
+    f"The kythera developers, kythera {__version__}: end-to-end optimisation of "
+    "instruments that measure radiation",
+    "T. Dorigo et al., Toward the end-to-end optimization of particle physics "
+    "instruments with differentiable programming, Reviews in Physics 10 (2023) 100085, "
+    "arXiv:2203.13818",
+)
+
+app = typer.Typer(
+    name="kythera",
+    help="End-to-end optimisation of instruments that measure radiation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+NAME_HELP = "An instrument of `kythera list`, or package.module:problem."
+SET_HELP = (
+    "A keyword of the instrument, a leaf of its design, or events: planes=6, "
+    "'z[0]=5 cm', events=2000. Repeatable."
+)
+Name = Annotated[str, typer.Argument(help=NAME_HELP)]
+File = Annotated[Path, typer.Argument(help="Folder of a result, or its result.json.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)]
+Device = Annotated[str | None, typer.Option(help="cpu, gpu or tpu.")]
+Seed = Annotated[int | None, typer.Option(help="Of all random numbers. [default: 1]")]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Gradient engine: pathwise, score_function, finite_difference."),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"kythera {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("list")
+def list_instruments() -> None:
+    """List the instruments that are installed."""
+    known = instruments.available()
+    width = max(map(len, known), default=0)
+    for name, reference in known.items():
+        print(f"{name:<{width}}  {instruments.summary(reference) or reference}")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the instrument: a Python name.")],
+) -> None:
+    """Write a runnable skeleton of an instrument into a new folder NAME."""
+    from kythera.runs import skeleton
+
+    folder = skeleton.write(name, Path())
+    print(f"Wrote {folder}. Next:\n")
+    print(f"  cd {folder}\n  kythera optimise {name}.problem:problem")
+    print("  python -m pytest")
+
+
+@app.command()
+def sensitivity(
+    name: Name,
+    estimator: Engine = None,
+    replicas: Annotated[int, typer.Option(help="Independent repetitions.")] = 8,
+    settings: Set = None,
+    seed: Seed = None,
+    device: Device = None,
+    rows: Annotated[int, typer.Option(help="Parameters that are shown.")] = 40,
+) -> None:
+    """Rank the parameters by how much they matter at the start."""
+    instrument = instruments.find(name)
+    given = spec.parse_settings(settings or [])
+    _prepare_jax(device)
+    import jax
+
+    from kythera.sensitivity import sensitivity as find_sensitivity
+
+    problem = instruments.build(instrument, given)
+    engine = spec.make("estimator", estimator) if estimator else None
+    found = find_sensitivity(
+        problem,
+        engine,
+        key=jax.random.key(_checked_seed(seed)),
+        replicas=replicas,
+    )
+    print(found.table(rows))
+
+
+@app.command()
+def optimise(
+    name: Annotated[str | None, typer.Argument(help=NAME_HELP)] = None,
+    optimiser: Annotated[
+        str | None,
+        typer.Option(help="adam, sgd, lbfgsb, evolution, random, ...: adam:step=0.05."),
+    ] = None,
+    estimator: Engine = None,
+    events: Annotated[
+        float | None, typer.Option(help="Primaries that the search may simulate.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Designs that it may look at.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Time after which it asks for no new design.")
+    ] = None,
+    seed: Seed = None,
+    device: Device = None,
+    settings: Set = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--spec", help="TOML with these options; the command line wins."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the result. [default: results/NAME-1, -2, ...]"),
+    ] = None,
+) -> None:
+    """Optimise an instrument; write the result and its report.
+
+    Ctrl-C (or SIGTERM) stops after the running trial and keeps what was computed, with
+    exit code 130; once more aborts at once.
+    """
+    typed = spec.Spec(
+        instrument=name,
+        optimiser=optimiser,
+        estimator=estimator,
+        events=events,
+        trials=trials,
+        seconds=seconds,
+        seed=seed,
+        device=device,
+        out=None if out is None else str(out),
+        set=spec.parse_settings(settings or []),
+    )
+    asked = typed.over(spec.from_toml(file)) if file else typed
+    if asked.instrument is None:
+        raise errors.InputError(
+            "A run needs an instrument, but none was named. "
+            f"Known: {', '.join(instruments.available())}."
+        )
+    with _Stop() as stop:
+        code = _optimise(asked, stop)
+    raise typer.Exit(code)
+
+
+def _optimise(asked: spec.Spec, stop: "_Stop") -> int:
+    """Check everything, claim the folder, run, write; the exit code."""
+    from kythera.report import progress
+    from kythera.runs import folder
+
+    instrument = instruments.find(asked.instrument or "")
+    where = f"`defaults` of '{instrument.reference.partition(':')[0]}'"
+    wanted = asked.over_defaults(spec.from_mapping(instrument.defaults, where))
+    if not any(wanted.budget.values()):
+        wanted = wanted.over(spec.Spec(**FALLBACK))
+    seed = _checked_seed(wanted.seed)
+    _prepare_jax(wanted.device)
+    import jax
+
+    from kythera.optimise import default_estimator
+    from kythera.optimise import optimise as run
+    from kythera.runs.describe import describe
+    from kythera.runs.result import write
+
+    problem = instruments.build(instrument, wanted.set)
+    wanted = wanted.over(spec.Spec(optimiser=_default_optimiser(problem)))
+    search = spec.make("optimiser", wanted.optimiser or "")
+    engine = (
+        spec.make("estimator", wanted.estimator)
+        if wanted.estimator
+        else default_estimator(problem, search)
+    )
+    claimed = (
+        folder.claim(Path(wanted.out))
+        if wanted.out
+        else folder.claim_next(Path("results"), problem.name)
+    )
+    show = progress.Progress(
+        progress.console(), wanted.budget, engine.price(problem), lambda: stop.asked
+    )
+    try:
+        with stop.patient(), show:
+            solution = run(
+                problem,
+                search,
+                engine,
+                key=jax.random.key(seed),
+                max_events=wanted.events,
+                max_trials=wanted.trials,
+                max_seconds=wanted.seconds,
+                callbacks=[show],
+            )
+        with stop.patient():
+            found = describe(
+                solution,
+                reference=asked.instrument or "",
+                settings=wanted.set,
+                command=_command(wanted, seed),
+                budget=wanted.budget,
+                optimiser=wanted.optimiser or "",
+                estimator=wanted.estimator or "",
+            )
+            print(found.table())
+            write(found, claimed.path)
+            _finish(found, claimed.path)
+    except BaseException:
+        claimed.release()
+        raise
+    return ABORTED if stop.asked else 0
+
+
+def _finish(found: "Result", path: Path) -> None:
+    """Write the report beside the result, and say where both are."""
+    from kythera.report.page import report as write_report
+
+    if found.record["drawing_failed"]:
+        _say(f"no drawings of the instrument: {found.record['drawing_failed']}")
+    page = write_report(dataclasses.replace(found, folder=path), path / "report.html")
+    print(f"result  {path}\nreport  {page}")
+
+
+@app.command()
+def show(
+    file: File,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As JSON, parameters in their units.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Parameters that are shown.")] = 40,
+) -> None:
+    """Print a result: the table, or JSON."""
+    from kythera.runs.result import load
+
+    found = load(file)
+    if as_json:
+        print(json.dumps(found.summary(), indent=1))
+    else:
+        print(
+            f"{found.instrument}, seed {found.record['seed']}, {found.record['date']}"
+        )
+        print(found.table(rows))
+
+
+@app.command()
+def report(
+    file: File,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page. [default: report.html beside the result]"),
+    ] = None,
+) -> None:
+    """Write the report of a result: one self-contained HTML page."""
+    from kythera.report.page import report as write_report
+    from kythera.runs.result import load
+
+    found = load(file)
+    assert found.folder is not None
+    print(write_report(found, out or found.folder / "report.html"))
+
+
+@app.command()
+def cite(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="Instrument or result.")
+    ] = None,
+) -> None:
+    """Print the references of kythera, and of what an instrument or a result used."""
+    references = dict.fromkeys(CITATION)
+    if what is not None:
+        references |= dict.fromkeys(_references(what))
+    for reference in references:
+        print(reference)
+
+
+def _references(what: str) -> list[str]:
+    from kythera.runs.result import load
+
+    if what not in instruments.available() and Path(what).exists():
+        return load(what).record["references"]
+    instrument = instruments.find(what)
+    _prepare_jax(None)
+    return instruments.build(instrument, {}).references()
+
+
+def _default_optimiser(problem: "Problem") -> str:
+    """Adam where a gradient is cheap, evolution elsewhere."""
+    from kythera.core.stage import AbstractPathwiseSimulator, AbstractTractableSimulator
+
+    kinds = (AbstractPathwiseSimulator, AbstractTractableSimulator)
+    smooth = isinstance(problem.pipeline.simulator, kinds)
+    return "adam" if smooth and not problem.pipeline.is_host else "evolution"
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return 1
+    if not 0 <= seed < 2**32:
+        raise errors.InputError(
+            f"A seed must be a whole number in [0, 2^32), but is {seed}. Try 1."
+        )
+    return seed
+
+
+def _command(wanted: spec.Spec, seed: int) -> str:
+    """The line that repeats a run."""
+    words = ["kythera", "optimise", wanted.instrument or ""]
+    for key in ("optimiser", "estimator", *spec.BUDGETS, "device"):
+        value = getattr(wanted, key)
+        if value is not None:
+            words += [
+                f"--{key}",
+                f"{value:g}" if isinstance(value, float) else str(value),
+            ]
+    words += ["--seed", str(seed)]
+    for name, value in wanted.set.items():
+        words += ["--set", f"{name}={value}"]
+    return shlex.join(words)
+
+
+def _cache_folder() -> Path:
+    """Where a user's caches go on this system."""
+    if sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "kythera" / "jax"
+
+
+def _prepare_jax(device: str | None) -> None:
+    """Choose the device, and keep compiled programs for the next run.
+
+    JAX's own variables win: JAX_COMPILATION_CACHE_DIR names another folder, and
+    JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
+    """
+    if device is not None and device not in spec.DEVICES:
+        raise errors.InputError(
+            f"There is no device {device!r}. {errors.nearest(device, spec.DEVICES)}"
+        )
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        with contextlib.suppress(OSError, RuntimeError):  # no home, or not writable
+            folder = _cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    # By default JAX keeps only what took a second to compile, which is little of this.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    if device is None:
+        return
+    import jax
+
+    try:
+        jax.config.update("jax_default_device", jax.devices(device)[0])
+    except RuntimeError as error:
+        raise errors.InputError(
+            f"JAX sees no {device}, only: {', '.join(map(str, jax.devices()))}. "
+            "Install JAX for it, or leave out --device."
+        ) from error
+
+
+class _Stop:
+    """What SIGINT (Ctrl-C) and SIGTERM do.
+
+    Outside `patient` they abort at once. Inside, the first one only asks: the search ends
+    after the running trial, and what was computed is written; the second one aborts.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._patient = False
+
+    def __enter__(self) -> "_Stop":
+        self._old = signal.signal(signal.SIGINT, self._ask)
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self._old)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """While something is at hand that must not be lost."""
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._patient = False
+
+    def _ask(self, *_: Any) -> None:
+        if self.asked or not self._patient:
+            raise KeyboardInterrupt
+        self.asked = True
+        if not sys.stderr.isatty():  # a terminal has the live line
+            os.write(2, b"kythera: stopping after this trial; once more to abort\n")
+
+
+def _say(line: str) -> None:
+    print(f"kythera: {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line each, without the source line that raised them."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        yield
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; a user's mistake ends in one message and exit code 2."""
+    try:
+        with _plain_warnings():
+            code = app(args=arguments, prog_name="kythera", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except errors.KytheraError as error:
+        _say(str(error))
+        return REFUSED
+    except TyperException as error:
+        _say(error.format_message())
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _say("aborted")
+        return ABORTED
+    except BrokenPipeError:  # `kythera show | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,405 @@
+"""The report: one self-contained HTML page that needs no network."""
+
+import html
+import importlib.resources
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kythera import __version__, errors, text
+from kythera.report import figures
+from kythera.runs import folder
+from kythera.runs.result import Number, Result, load
+
+if TYPE_CHECKING:
+    from kythera.optimise import Solution
+
+MOST_ROWS = 40  # of the table of parameters
+MOST_CAUSES = 20
+MARK = f'<meta name="generator" content="kythera {__version__}">'
+SIGN = b'<meta name="generator" content="kythera '
+# Nothing is fetched, whatever a figure asks for; plotly compiles its own shaders.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:"
+)
+
+
+def report(what: "Solution | Result | str | Path", out: str | Path) -> Path:
+    """Write a result as one HTML page: tables, curves, the instrument's own drawings.
+
+    Args:
+        what: a solution, a result, or the folder of a saved one.
+        out: the page; an older report at that place is replaced, any other file is not.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        StoreError: the result cannot be read, or the page cannot be written.
+    """
+    out = Path(out)
+    _check_place(out)
+    if isinstance(what, str | Path):
+        result = load(what)
+    elif isinstance(what, Result):
+        result = what
+    else:
+        from kythera.runs.describe import describe
+
+        result = describe(what)
+    folder.write_atomically(out, page(result).encode())
+    return out
+
+
+def _check_place(out: Path) -> None:
+    """Refuse to replace anything but a report."""
+    try:
+        with open(out, "rb") as stream:
+            if SIGN in stream.read(2000):
+                return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise errors.StoreError(
+            f"The report cannot be written to '{out}': {error.strerror}. "
+            "Give the name of a file."
+        ) from error
+    raise errors.StoreError(
+        f"'{out}' exists and is no report, and is not overwritten. Give another name."
+    )
+
+
+def page(result: Result) -> str:
+    """The whole page as text."""
+    sections = [
+        _parameters(result),
+        _section("Loss", _figure(figures.loss(result))),
+        _terms(result),
+        _constraints(result),
+        _drawings(result),
+        _paths(result),
+        _failures(result),
+        _settings(result),
+        _references(result),
+    ]
+    name = html.escape(result.instrument)
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            MARK,
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{name}: kythera report</title>",
+            f"<style>{_asset('page.css')}</style></head><body><main>",
+            _header(result),
+            "<noscript><p>The figures need JavaScript.</p></noscript>",
+            *sections,
+            f"<footer>Written by kythera {html.escape(__version__)}. Errors are one "
+            "standard deviation.</footer></main>",
+            f"<script>{_plotly()}</script><script>{_asset('page.js')}</script>",
+            "</body></html>\n",
+        ]
+    )
+
+
+def _asset(name: str) -> str:
+    return (importlib.resources.files("kythera.report") / name).read_text("utf-8")
+
+
+def _plotly() -> str:
+    """plotly.js of the installed package, as it may stand inside a page."""
+    file = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
+    return file.read_text("utf-8").replace("</script", "<\\/script")
+
+
+def _section(title: str, *content: str) -> str:
+    inside = "\n".join(part for part in content if part)
+    return (
+        f"<section><h2>{html.escape(title)}</h2>\n{inside}</section>" if inside else ""
+    )
+
+
+def _figure(figure: dict[str, Any] | None, title: str = "") -> str:
+    """A figure and its caption; its numbers as JSON that no text can break out of."""
+    if not figure or not figure.get("data"):
+        return ""
+    drawn = {"data": figure["data"], "layout": figure.get("layout", {})}
+    data = json.dumps(drawn, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        data = data.replace(letter, f"\\u{ord(letter):04x}")
+    caption = html.escape(str(figure.get("caption") or ""))
+    return (
+        "<figure>"
+        + (f"<h3>{html.escape(title)}</h3>" if title else "")
+        + '<div class="plot"></div>'
+        + f'<script type="application/json" class="figure">{data}</script>'
+        + (f"<figcaption>{caption}</figcaption>" if caption else "")
+        + "</figure>"
+    )
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]], kinds: str) -> str:
+    """A table of escaped cells; one letter of `kinds` a column: l(eft) or n(umber)."""
+    classes = ["" if kind == "l" else ' class="n"' for kind in kinds]
+
+    def line(tag: str, cells: Iterable[str]) -> str:
+        inside = "".join(
+            f"<{tag}{c}>{html.escape(cell)}</{tag}>" for c, cell in zip(classes, cells)
+        )
+        return f"<tr>{inside}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', head)}</thead><tbody>{body}</tbody></table>"
+
+
+def _pm(measured: Number) -> str:
+    return str(measured).replace("+-", "\u00b1").replace("-", "\u2212")
+
+
+def _header(result: Result) -> str:
+    record, quoted = result.record, result.quoted
+    start, best, gain = (Number.of(quoted[k]) for k in ("start", "best", "gain"))
+    sure = ""
+    if math.isfinite(gain.stderr) and gain.stderr > 0:
+        sure = f", {abs(gain.value) / gain.stderr:.1f} standard errors"
+    built = "of the detector as built, " if record.get("hard") else ""
+    failed = int(np.sum(result.trials["state"] == "failed"))
+    facts = {
+        "Events of the search": f"{result.events:,}",
+        "Events of this measurement": f"{record['events']['report']:,}",
+        "Trials": f"{len(result.trials['number']):,}"
+        + (f" ({failed:,} failed)" if failed else ""),
+        "Parameters": f"{text.count_rows(result.names):,}",
+        "Time": _duration(record["seconds"]),
+        "Optimiser": record["optimiser"]["option"] or record["optimiser"]["name"],
+        "Gradient engine": record["estimator"]["option"] or record["estimator"]["name"],
+        "Ended because": record["reason"],
+    }
+    cells = "".join(
+        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>"
+        for k, v in facts.items()
+    )
+    return (
+        f'<header><p class="kind">kythera report, {html.escape(_date(record))}</p>'
+        f"<h1>{html.escape(result.instrument)}</h1>"
+        f'<p class="gain">Loss {_pm(start)} at the start, <b>{_pm(best)}</b> now: '
+        f'a gain of <b>{_pm(gain)}</b><span class="quiet">{sure}. Both designs {built}'
+        "on the same fresh events.</span></p>"
+        f'<dl class="facts">{cells}</dl></header>'
+    )
+
+
+def _date(record: dict[str, Any]) -> str:
+    return str(record.get("date", ""))[:16].replace("T", " ") + " UTC"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _parameters(result: Result) -> str:
+    space, moved = result.record["space"], figures.moves(result)
+    stems = [name.partition("=")[0] for name in result.names]
+    firsts = [i for i, stem in enumerate(stems) if i == 0 or stems[i - 1] != stem]
+    note = ""
+    if len(firsts) > MOST_ROWS:
+        note = f"{MOST_ROWS} of {len(firsts):,} parameters, those that moved most."
+        firsts = sorted(firsts, key=lambda i: -moved[i])[:MOST_ROWS]
+    lines = []
+    for i in firsts:
+        last = i + 1
+        while last < len(stems) and stems[last] == stems[i] and "=" in result.names[i]:
+            last += 1
+        own = slice(i, last)
+        ((name, start, best, unit),) = text.parameter_rows(
+            result.names[own], result.units[own], result.start[own], result.best[own]
+        )
+        bar = "" if "=" in result.names[i] else _range(result, i)
+        cells = [html.escape(name), *map(_minus, (start, best)), html.escape(unit)]
+        lines.append(
+            "<tr><td>{}</td><td class='n'>{}</td><td class='n'>{}</td><td>{}</td>"
+            "<td class='range'>{}</td></tr>".format(*cells, bar)
+        )
+    kinds = set(space["kinds"])
+    legend = (
+        "<p class='note'>The bar is the allowed range; hollow: start, filled: best.</p>"
+        if kinds - {"choice"}
+        else ""
+    )
+    return _section(
+        "Parameters",
+        f"<p class='note'>{note}</p>" if note else "",
+        "<table><thead><tr><th>parameter</th><th class='n'>start</th><th class='n'>best"
+        "</th><th>unit</th><th class='range'>range</th></tr></thead><tbody>"
+        + "".join(lines)
+        + "</tbody></table>",
+        legend,
+    )
+
+
+def _minus(number: str) -> str:
+    return html.escape(
+        number.replace("-", "\u2212") if number[-1:].isdigit() else number
+    )
+
+
+def _range(result: Result, i: int) -> str:
+    """The allowed range as a line, with start and best on it."""
+    a, b = (8 + 204 * result.record[k]["cube"][i] for k in ("start", "best"))
+    return (
+        '<svg width="220" height="16" viewBox="0 0 220 16" aria-hidden="true">'
+        '<path d="M8 8H212M8 4V12M212 4V12" stroke="#c6ccd3" fill="none"/>'
+        f'<path d="M{a:.1f} 8H{b:.1f}" stroke="#0072b2" stroke-width="2"/>'
+        f'<circle cx="{a:.1f}" cy="8" r="4" fill="#fff" stroke="#d55e00" '
+        'stroke-width="1.8"/>'
+        f'<circle cx="{b:.1f}" cy="8" r="4.4" fill="#0072b2"/></svg>'
+    )
+
+
+def _pairs(result: Result, key: str) -> list[tuple[str, Number, Number]]:
+    return [
+        (name, Number.of(pair["start"]), Number.of(pair["best"]))
+        for name, pair in result.quoted[key].items()
+    ]
+
+
+def _terms(result: Result) -> str:
+    weights = result.record["instrument"].get("weights", {})
+    rows = [
+        (name, _pm(a), _pm(b), f"{weights.get(name, 1.0):g}")
+        for name, a, b in _pairs(result, "terms")
+    ]
+    table = _table(("term", "start", "best", "weight"), rows, "lnnn")
+    return _section("Terms of the loss", table, _figure(figures.terms(result)))
+
+
+def _constraints(result: Result) -> str:
+    rows = [
+        f"<tr><td>{html.escape(name)}</td><td class='n'>{_pm(a)}</td>"
+        f"<td class='n'>{_pm(b)}</td><td>{_verdict(b)}</td></tr>"
+        for name, a, b in _pairs(result, "slack")
+    ]
+    if not rows:
+        return ""
+    table = (
+        "<table><thead><tr><th>constraint</th><th class='n'>slack at start</th>"
+        "<th class='n'>slack at best</th><th>best design</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+    return _section("Constraints", table, _figure(figures.slack(result)))
+
+
+def _verdict(slack: Number) -> str:
+    if slack.value >= 0:
+        return "<span class='holds'>holds</span>"
+    doubt = math.isfinite(slack.stderr) and slack.value + 2 * slack.stderr >= 0
+    return f"<span class='broken'>broken{', within its error' if doubt else ''}</span>"
+
+
+def _drawings(result: Result) -> str:
+    drawn = [
+        _figure(figure, name[:1].upper() + name[1:].replace("_", " "))
+        for name, figure in result.figures.items()
+    ]
+    failure = result.record.get("drawing_failed")
+    if failure:
+        drawn.append(
+            f"<p class='note'>The instrument could not draw: {html.escape(failure)}</p>"
+        )
+    return _section("The instrument before and after", *drawn)
+
+
+def _paths(result: Result) -> str:
+    drawn = [_figure(f, name) for name, f in figures.paths(result).items()]
+    groups = len(result.record["space"]["groups"])
+    note = ""
+    if groups > len(drawn):
+        note = f"<p class='note'>{len(drawn)} of {groups:,} groups, those that moved most.</p>"
+    return _section(
+        "Paths of the parameters", note, f"<div class='grid'>{''.join(drawn)}</div>"
+    )
+
+
+def _failures(result: Result) -> str:
+    causes: dict[str, list[int]] = {}
+    for number, cause in sorted(result.causes.items()):
+        causes.setdefault(cause, []).append(number)
+    rows = [
+        (
+            f"{len(numbers):,}",
+            ", ".join(map(str, numbers[:5])) + (", ..." * (len(numbers) > 5)),
+            cause,
+        )
+        for cause, numbers in sorted(causes.items(), key=lambda item: -len(item[1]))
+    ]
+    if not rows:
+        return ""
+    more = len(rows) - MOST_CAUSES
+    return _section(
+        "Failed trials",
+        _table(("trials", "numbers", "cause"), rows[:MOST_CAUSES], "nll"),
+        f"<p class='note'>... and {more:,} more causes.</p>" if more > 0 else "",
+    )
+
+
+def _settings(result: Result) -> str:
+    record = result.record
+    limits = [f"{value:,g} {name}" for name, value in record["budget"].items() if value]
+    entries = {
+        "instrument": record["instrument"]["reference"],
+        "its settings": _listed(record["instrument"]["settings"]),
+        "rows of one evaluation": f"{record['instrument']['rows']:,}",
+        "events of one evaluation": f"{record['events']['evaluation']:,}",
+        "optimiser": _part(record["optimiser"]),
+        "gradient engine": _part(record["estimator"]),
+        "limits": ", ".join(limits) or "not recorded",
+        "seed": "a key of its own" if record["seed"] is None else str(record["seed"]),
+        "versions": f"kythera {record['kythera']}, jax {record['jax']}, "
+        f"Python {record['python']}",
+    }
+    rows = "".join(
+        f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>"
+        for k, v in entries.items()
+        if v
+    )
+    command = record.get("command")
+    return _section(
+        "Settings",
+        f"<p>To repeat this run:</p><pre>{html.escape(command)}</pre>"
+        if command
+        else "",
+        f"<table class='settings'><tbody>{rows}</tbody></table>",
+    )
+
+
+def _part(part: dict[str, Any]) -> str:
+    inside = _listed({k: v for k, v in part["settings"].items() if v is not None})
+    return f"{part['name']} ({inside})" if inside else part["name"]
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{k} = {_short(v)}" for k, v in settings.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and set(value) == {"name", "settings"}:
+        return _part(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _references(result: Result) -> str:
+    items = "".join(
+        f"<li>{html.escape(reference)}</li>"
+        for reference in result.record["references"]
+    )
+    return _section(
+        "References", f"<ol class='references'>{items}</ol>" if items else ""
+    )

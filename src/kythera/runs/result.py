@@ -1,0 +1,277 @@
+"""What an optimisation leaves behind: the result format, version 1.
+
+A result is a folder with `result.json`, `trials.npz` and `figures.json`; every field is
+described in docs/results-format.md. Nothing in it can be executed: reading it unpickles
+nothing and imports no JAX.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kythera import errors, text
+from kythera.drawing import plain
+from kythera.runs import folder as folders
+
+FORMAT, VERSION = "kythera-result", 1
+RECORD, TRIALS, FIGURES = "result.json", "trials.npz", "figures.json"
+# What every record holds, so that a foreign or broken one is refused at once.
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "instrument": dict,
+    "optimiser": dict,
+    "estimator": dict,
+    "budget": dict,
+    "events": dict,
+    "space": dict,
+    "start": dict,
+    "best": dict,
+    "soft": dict,
+    "gain": dict,
+    "reason": str,
+    "seconds": (int, float),
+    "references": list,
+    "files": dict,
+}
+
+
+class Number(NamedTuple):
+    """A value and its standard error; nan where it is unknown."""
+
+    value: float
+    stderr: float
+
+    def __str__(self) -> str:
+        """Value and error, rounded to the error."""
+        return text.format_measured(self.value, self.stderr)
+
+    @classmethod
+    def of(cls, entry: Mapping[str, float | None]) -> "Number":
+        """From `{"value": ..., "stderr": ...}`, null standing for nan."""
+        value, stderr = entry["value"], entry["stderr"]
+        return cls(
+            float("nan") if value is None else float(value),
+            float("nan") if stderr is None else float(stderr),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A saved optimisation.
+
+    Args:
+        record: what `result.json` holds.
+        trials: arrays of `trials.npz` by name, each with a leading axis `trial`.
+        figures: drawings by name, each a dict in plotly's JSON format.
+        folder: where it was read from; None for one that was never written.
+    """
+
+    record: dict[str, Any]
+    trials: dict[str, np.ndarray]
+    figures: dict[str, dict[str, Any]]
+    folder: Path | None = None
+
+    @property
+    def instrument(self) -> str:
+        """The problem's name."""
+        return self.record["instrument"]["name"]
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each coordinate."""
+        return self.record["space"]["names"]
+
+    @property
+    def units(self) -> list[str]:
+        """The unit of each coordinate, as tables show it."""
+        return self.record["space"]["units"]
+
+    @property
+    def start(self) -> np.ndarray:
+        """Native values of the start, as built, shape (n,)."""
+        return np.array(self.record["start"]["values"], float)
+
+    @property
+    def best(self) -> np.ndarray:
+        """Native values of the recommended design, as built, shape (n,)."""
+        return np.array(self.record["best"]["values"], float)
+
+    @property
+    def gain(self) -> Number:
+        """Loss at the start minus loss at the end, on the same fresh events."""
+        return Number.of(self.record["gain"])
+
+    @property
+    def quoted(self) -> dict[str, Any]:
+        """The measurement to be quoted: of the detector as built where there is one."""
+        return self.record.get("hard") or self.record["soft"]
+
+    @property
+    def events(self) -> int:
+        """Primaries that the search simulated."""
+        return int(self.record["events"]["search"])
+
+    @property
+    def causes(self) -> dict[int, str]:
+        """Number of each failed trial -> why it failed."""
+        return {int(k): v for k, v in self.record.get("causes", {}).items()}
+
+    def table(self, rows: int = 40) -> str:
+        """Parameter, start, best, unit; the losses and the gain with their errors."""
+        losses = [
+            (label, *(str(Number.of(found[k])) for k in ("start", "best", "gain")))
+            for label, found in (
+                ("as searched", self.record["soft"]),
+                ("as built", self.record.get("hard")),
+            )
+            if found
+        ]
+        summary = text.price_line(
+            len(self.trials["number"]),
+            int(np.sum(self.trials["state"] == "failed")),
+            self.events,
+            int(self.record["events"]["report"]),
+            float(self.record["seconds"]),
+            self.record["reason"],
+        )
+        return text.solution_table(
+            self.names, self.units, self.start, self.best, losses, summary, rows
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What `kythera show --json` prints; parameters are in the units it names."""
+        factors = np.array([text.native_per(unit) for unit in self.units])
+        start, best = self.start / factors, self.best / factors
+        return {
+            "instrument": self.instrument,
+            "settings": self.record["instrument"]["settings"],
+            "optimiser": self.record["optimiser"],
+            "estimator": self.record["estimator"],
+            "seed": self.record["seed"],
+            "events": self.events,
+            "trials": len(self.trials["number"]),
+            "seconds": self.record["seconds"],
+            "reason": self.record["reason"],
+            "units": dict(zip(self.names, self.units, strict=True)),
+            "start": dict(zip(self.names, plain(start), strict=True)),
+            "best": dict(zip(self.names, plain(best), strict=True)),
+            "loss": {k: self.quoted[k] for k in ("start", "best")},
+            "gain": self.record["gain"],
+        }
+
+    def __str__(self) -> str:
+        """The table."""
+        return self.table()
+
+
+def write(result: Result, folder: Path) -> None:
+    """Write the three files into a folder that is at hand, the record last.
+
+    Raises:
+        StoreError: the folder cannot be written, or holds a result.
+    """
+    folders.check_free(folder)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **result.trials)
+    contents = {
+        TRIALS: buffer.getvalue(),
+        FIGURES: json.dumps(result.figures, allow_nan=False).encode(),
+    }
+    record = dict(result.record)
+    record["files"] = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in contents.items()
+    }
+    contents[RECORD] = json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
+    for name, data in contents.items():
+        folders.write_atomically(folder / name, data)
+
+
+def load(path: str | Path) -> Result:
+    """Read a result; no JAX is imported and nothing is executed.
+
+    Args:
+        path: its folder, or the `result.json` in it.
+
+    Raises:
+        StoreError: there is none, it is cut short, or it is something else.
+    """
+    path = Path(path)
+    folder = path.parent if path.name == RECORD else path
+    record = _read_record(folder)
+    contents = {name: _read(folder, name, record) for name in (TRIALS, FIGURES)}
+    try:
+        with np.load(io.BytesIO(contents[TRIALS]), allow_pickle=False) as arrays:
+            trials = {name: arrays[name] for name in arrays.files}
+        figures = json.loads(contents[FIGURES])
+        lengths = {len(trials[name]) for name in ("number", "state", "u", "total")}
+        sizes = {len(record["space"][k]) for k in ("names", "units", "lower", "upper")}
+        sizes |= {len(record[k]["values"]) for k in ("start", "best")}
+        gain = Number.of(record["gain"])
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise _broken(folder, f"{type(error).__name__}: {error}") from error
+    if len(lengths) != 1 or len(sizes) != 1 or not isinstance(figures, dict):
+        raise _broken(folder, f"{lengths} trials, {sizes} parameters, gain {gain}")
+    return Result(record, trials, figures, folder)
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    file = folder / RECORD
+    try:
+        record = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise errors.StoreError(
+            f"A result is a folder with a {RECORD}, but '{folder}' has none. "
+            "Give the folder that `kythera optimise` printed."
+        ) from error
+    except OSError as error:
+        raise errors.StoreError(
+            f"'{file}' cannot be read: {error.strerror}. Check who may read it."
+        ) from error
+    except ValueError as error:  # both of JSON and of UTF-8
+        raise _broken(folder, f"{RECORD} ends early or is not JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else type(record)
+        raise errors.StoreError(
+            f"The `format` of a result is {FORMAT!r}, but that of '{file}' is "
+            f"{found!r}. Give a folder that kythera wrote."
+        )
+    if record.get("version") != VERSION:
+        raise errors.StoreError(
+            f"This kythera reads version {VERSION} of the format, but '{file}' has "
+            f"{record.get('version')!r}. Use the kythera that wrote it, "
+            f"{record.get('kythera')}."
+        )
+    for name, kind in REQUIRED.items():
+        if not isinstance(record.get(name), kind):
+            raise _broken(folder, f"{RECORD} has no usable {name!r}")
+    return record
+
+
+def _read(folder: Path, name: str, record: dict[str, Any]) -> bytes:
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise _broken(folder, f"{name}: {error.strerror}") from error
+    written = record["files"].get(name, {})
+    if len(data) != written.get("bytes"):
+        raise _broken(
+            folder, f"{name} has {len(data):,} bytes of {written.get('bytes'):,}"
+        )
+    if hashlib.sha256(data).hexdigest() != written.get("sha256"):
+        raise _broken(folder, f"{name} was changed after it was written")
+    return data
+
+
+def _broken(folder: Path, what: str) -> errors.StoreError:
+    return errors.StoreError(
+        f"A result must be whole, but '{folder}' is not: {what}. "
+        "Copy it again, or repeat the run."
+    )
