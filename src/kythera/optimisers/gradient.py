@@ -225,7 +225,8 @@ def _update(
     if clip is not None:
         norm = jnp.linalg.norm(slope)
         slope = slope * jnp.minimum(1.0, clip / jnp.where(norm > 0, norm, 1.0))
-    update, state = rule.update(slope, state, u)
+    found, state = rule.update(slope, state, u)
+    update = jnp.asarray(found)
     return (update if schedule is None else update * schedule(count)), state
 
 

@@ -124,7 +124,8 @@ def sobol(n: int, first: int, count: int, seed: int) -> np.ndarray:
     """Points first ... first + count - 1 of a scrambled Sobol sequence, (count, n)."""
     if count == 0:
         return np.zeros((0, n))
-    sequence = qmc.Sobol(n, scramble=True, seed=np.random.default_rng(int(seed)))
+    rng = np.random.default_rng(int(seed))
+    sequence = qmc.Sobol(n, seed=rng)  # pyright: ignore[reportCallIssue]
     if first:
         sequence.fast_forward(first)
     with warnings.catch_warnings():  # balance wants powers of two; a search does not
