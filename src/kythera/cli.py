@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 REFUSED, ABORTED = 2, 130  # exit codes; 130 as shells have it after Ctrl-C
 FALLBACK = {"trials": 200}  # where nobody sets a budget
-CITATION = (
-    f"The kythera developers, kythera {__version__}: end-to-end optimisation of "
-    "instruments that measure radiation",
-    "T. Dorigo et al., Toward the end-to-end optimization of particle physics "
-    "instruments with differentiable programming, Reviews in Physics 10 (2023) 100085, "
-    "arXiv:2203.13818",
-)
 
 app = typer.Typer(
     name="kythera",
@@ -299,7 +292,9 @@ def cite(
     ] = None,
 ) -> None:
     """Print the references of kythera, and of what an instrument or a result used."""
-    references = dict.fromkeys(CITATION)
+    from kythera.runs.citation import REFERENCES
+
+    references = dict.fromkeys(REFERENCES)
     if what is not None:
         references |= dict.fromkeys(_references(what))
     for reference in references:

@@ -163,7 +163,12 @@ def points(
         "mode": "markers",
         "name": name,
         "showlegend": bool(name),
-        "marker": {"color": colour, "symbol": symbol, "size": size},
+        "marker": {
+            "color": colour,
+            "symbol": symbol,
+            "size": size,
+            "line": {"color": colour, "width": 2 if "open" in symbol else 0},
+        },
     }
     if z is not None:
         trace["z"] = plain(z)

@@ -10,7 +10,7 @@ from kythera.runs.result import Number, Result
 MOST_POINTS = 1500  # of a curve: more cannot be seen
 MOST_GROUPS = 12  # pictures of parameter paths
 MOST_LINES = 8  # paths in one picture
-LOGARITHMIC = 30.0  # ratio of losses beyond which the axis is logarithmic
+LOGARITHMIC = 8.0  # ratio of losses beyond which the axis is logarithmic
 
 Figure = dict[str, Any]
 
@@ -45,14 +45,19 @@ def loss(result: Result) -> Figure | None:
     traces = []
     if is_population(result):
         traces += drawing.points(
-            x, y, stderr=e, name="trials", colour=drawing.SKY, size=5
+            x, y, stderr=e, name="trials", colour=drawing.GREY, size=4
         )
-        traces += drawing.curve(*_batch_means(result), name="mean of each batch")
+        traces += drawing.curve(
+            *_batch_means(result), name="mean of each batch", colour=drawing.BLACK
+        )
     else:
-        traces += drawing.curve(x, y, e, name="trials", markers=len(x) < 60)
+        few = len(x) < 60
+        traces += drawing.curve(
+            x, y, e, name="trials", colour=drawing.BLACK, markers=few
+        )
     low, high = float(np.min(y)), float(np.max(y))
     ends = [float(trials["spent"][0]), float(trials["spent"][-1])]
-    for name, colour in (("start", drawing.START), ("best", drawing.GREEN)):
+    for name, colour in (("start", drawing.START), ("best", drawing.BEST)):
         value = Number.of(result.record["soft"][name])
         low, high = min(low, value.value), max(high, value.value)
         traces += drawing.curve(

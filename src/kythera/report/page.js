@@ -22,6 +22,7 @@
       delete layout.width;
       place.style.minHeight = layout.height + "px";
       Plotly.newPlot(place, figure.data, layout, { responsive: true, displaylogo: false,
+        displayModeBar: place.clientWidth > 700 ? "hover" : false,
         modeBarButtonsToRemove: ["lasso2d", "select2d"] });
       drawn.push(place);
     } catch (error) {

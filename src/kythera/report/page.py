@@ -188,7 +188,7 @@ def _header(result: Result) -> str:
     return (
         f'<header><p class="kind">kythera report, {html.escape(_date(record))}</p>'
         f"<h1>{html.escape(result.instrument)}</h1>"
-        f'<p class="gain">Loss {_pm(start)} at the start, <b>{_pm(best)}</b> now: '
+        f'<p class="gain">Loss {_pm(start)} at the start, <b>{_pm(best)}</b> at best: '
         f'a gain of <b>{_pm(gain)}</b><span class="quiet">{sure}. Both designs {built}'
         "on the same fresh events.</span></p>"
         f'<dl class="facts">{cells}</dl></header>'
@@ -358,7 +358,7 @@ def _settings(result: Result) -> str:
         "its settings": _listed(record["instrument"]["settings"]),
         "rows of one evaluation": f"{record['instrument']['rows']:,}",
         "events of one evaluation": f"{record['events']['evaluation']:,}",
-        "optimiser": _part(record["optimiser"]),
+        "optimiser": record["optimiser"]["option"] or _part(record["optimiser"]),
         "gradient engine": _part(record["estimator"]),
         "limits": ", ".join(limits) or "not recorded",
         "seed": "a key of its own" if record["seed"] is None else str(record["seed"]),

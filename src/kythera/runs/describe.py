@@ -13,6 +13,7 @@ import numpy as np
 from kythera import __version__, text
 from kythera.drawing import plain
 from kythera.runs import folder as folders
+from kythera.runs.citation import REFERENCES
 from kythera.runs.result import FORMAT, VERSION, Result, write
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def describe(
     figures, failure = _drawings(solution)
     trials = _trials(solution)
     parts = (solution.optimiser, solution.estimator)
-    references = dict.fromkeys(problem.references())
+    references = dict.fromkeys((*REFERENCES, *problem.references()))
     for part in parts:
         references.update(dict.fromkeys(part.references))
     record = {

@@ -33,7 +33,8 @@ class Instrument:
         name: as the user typed it.
         reference: "package.module:attribute".
         make: gives the problem; its keywords can be set.
-        defaults: run settings that the module declares for the command line.
+        defaults: run settings that its module, or a package around that, declares for
+            the command line.
     """
 
     name: str
@@ -80,13 +81,7 @@ def find(name: str) -> Instrument:
     module = _import(module_name)
     found = _attribute(module, module_name, attribute or "problem")
     make = found if callable(found) else lambda: found
-    defaults = getattr(module, "defaults", {})
-    if not isinstance(defaults, Mapping):
-        raise errors.InputError(
-            f"`defaults` of '{module_name}' must be a mapping of run settings, but is "
-            f"{defaults!r}. Write defaults = {{'optimiser': 'adam', 'events': 1e6}}."
-        )
-    return Instrument(name, reference, make, dict(defaults))
+    return Instrument(name, reference, make, _defaults(module_name))
 
 
 def build(instrument: Instrument, settings: Mapping[str, Any]) -> "Problem":
@@ -238,6 +233,22 @@ def _told(error: BaseException) -> str:
     return (
         f"{line} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else line
     )
+
+
+def _defaults(module_name: str) -> dict[str, Any]:
+    """`defaults` of a module, or of the nearest package around it that has any."""
+    name = module_name
+    while name:
+        found = getattr(sys.modules.get(name), "defaults", None)
+        if isinstance(found, Mapping):
+            return dict(found)
+        if found is not None:
+            raise errors.InputError(
+                f"`defaults` of '{name}' must be a mapping of run settings, but is "
+                f"{found!r}. Write defaults = {{'optimiser': 'adam', 'events': 1e6}}."
+            )
+        name = name.rpartition(".")[0]
+    return {}
 
 
 def _attribute(module: types.ModuleType, module_name: str, attribute: str) -> Any:

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from kythera import drawing
 from kythera.core.objective import PerEventLoss
 from kythera.core.pipeline import Pipeline, Trace
 from kythera.core.problem import Problem
@@ -59,15 +60,24 @@ def problem(planes: int = 4, events: int = 1000) -> Problem[Telescope]:
 def draw(problem: Problem, designs: dict, key: object) -> dict[str, dict]:
     """The planes of each design along the beam, for reports."""
     traces = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "x": [float(z) for z in design.z],
-            "y": [name] * len(design.z),
-            "marker": {"symbol": "line-ns-open", "size": 40, "line": {"width": 3}},
-        }
+        drawing.points(
+            design.z,
+            [name] * len(design.z),
+            name=name,
+            colour=drawing.colour(name),
+            symbol="line-ns-open",
+            size=40,
+        )
         for name, design in designs.items()
     ]
-    axis = {"title": {"text": "z (m)"}, "range": [-0.05, 1.05]}
-    return {"layout": {"data": traces, "layout": {"xaxis": axis}}}
+    caption = "Positions of the planes along the beam."
+    return {
+        "layout": drawing.figure(
+            *traces,
+            xaxis={"title": {"text": "z (m)"}, "range": [-0.05, 1.05]},
+            yaxis={"range": [-0.6, len(designs) - 0.4]},
+            showlegend=False,
+            height=240,
+            caption=caption,
+        )
+    }
