@@ -342,7 +342,7 @@ def _command(wanted: spec.Spec, seed: int) -> str:
             ]
     words += ["--seed", str(seed)]
     for name, value in wanted.set.items():
-        words += ["--set", f"{name}={value}"]
+        words += ["--set", f"{name}={spec.written(value)}"]
     return shlex.join(words)
 
 

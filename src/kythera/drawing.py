@@ -420,11 +420,13 @@ def figure(
     found: dict[str, Any] = {}
     if any(t["type"] in ("scatter3d", "mesh3d", "isosurface") for t in data):
         found["scene"] = {**axes, "aspectmode": "data"}
+        found["margin"] = {"l": 0, "r": 0, "b": 0, "t": 30}
     else:
         axes.pop("zaxis", None)
         found.update(axes)
         if equal:
             found.setdefault("yaxis", {}).update(scaleanchor="x", constrain="domain")
+            found.setdefault("xaxis", {}).update(constrain="domain")
     if height is not None:
         found["height"] = height
     found.update(layout)
@@ -460,7 +462,7 @@ def side_by_side(
                 named.add(trace["name"])
             if "colorbar" in trace:
                 bar = {**trace["colorbar"], "len": height, "y": top - height / 2}
-                trace["colorbar"] = bar | {"x": left + width, "xpad": 4}
+                trace["colorbar"] = bar | {"x": left + width, "xpad": 8}
             data.append(trace)
         old = one.get("layout", {})
         layout[f"xaxis{number}"] = {
@@ -484,7 +486,9 @@ def side_by_side(
                 "xanchor": "center",
             }
         )
-    layout["height"] = 60 + 340 * rows
+    layout["height"] = 130 + round(min(300, 800 / columns) * rows)
+    layout["margin"] = {"t": 64}
+    layout["legend"] = {"yref": "container", "y": 1, "yanchor": "top"}
     first = next(iter(figures.values()), {})
     return {
         "data": data,

@@ -1,11 +1,13 @@
 """Numbers and tables as people read them. Pure Python and NumPy: reading needs no JAX."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kythera import units
+
+MANY = 8  # entries of an array that a crowded table shows one by one
 
 
 def in_unit(value: Any, unit: str) -> np.ndarray:
@@ -34,43 +36,79 @@ def format_measured(value: float, stderr: float) -> str:
     return f"{value:.{digits}f} +- {stderr:.{digits}f}"
 
 
+class Row(NamedTuple):
+    """One line of a table of parameters.
+
+    Args:
+        label: name of the parameter; of many, what they share and how many they are.
+        start: as text.
+        best: as text.
+        unit: of both.
+        where: the coordinates that it stands for.
+    """
+
+    label: str
+    start: str
+    best: str
+    unit: str
+    where: slice
+
+
 def parameter_rows(
     names: Sequence[str],
     units: Sequence[str],
     start: np.ndarray,
     best: np.ndarray,
     rows: int = 40,
-) -> list[tuple[str, str, str, str]]:
-    """Parameter, start, best, unit, as text; a choice is one row that names its options.
+) -> list[Row]:
+    """Parameter, start, best, unit; a choice is one row that names its options.
+
+    Where not all fit into `rows`, an array of more than `MANY` entries is one row too,
+    with its mean values.
 
     Args:
         names: of the coordinates; those of a choice end in "=option".
         units: of the coordinates.
         start: native values, shape (n,).
         best: native values, shape (n,).
-        rows: the most rows that are wanted.
+        rows: how many are wanted; there may be more of them.
     """
-    found: list[tuple[str, str, str, str]] = []
+    crowded = count_parameters(names) > rows
+    found: list[Row] = []
     i = 0
-    while i < len(names) and len(found) < rows:
+    while i < len(names):
         stem, is_choice, _ = names[i].partition("=")
+        j = _run(names, i, f"{stem}=") if is_choice else i + 1
         if is_choice:
-            j = i
-            while j < len(names) and names[j].startswith(f"{stem}="):
-                j += 1
             options = [name.partition("=")[2] for name in names[i:j]]
             pair = [options[int(np.argmax(v[i:j]))] for v in (start, best)]
-            found.append((stem, pair[0], pair[1], ""))
+            found.append(Row(stem, pair[0], pair[1], "", slice(i, j)))
             i = j
             continue
-        pair = in_unit(np.array([start[i], best[i]]), units[i])
-        found.append((names[i], f"{pair[0]:.5g}", f"{pair[1]:.5g}", units[i]))
-        i += 1
+        label = names[i]
+        path = label.rpartition("[")[0]
+        if crowded and path and label.endswith("]"):
+            k = _run(names, i, f"{path}[")
+            if k - i > MANY and names[k - 1].endswith("]"):
+                j, label = k, f"{path} (mean of {k - i:,})"
+        pair = in_unit(np.array([v[i:j].mean() for v in (start, best)]), units[i])
+        found.append(
+            Row(label, f"{pair[0]:.5g}", f"{pair[1]:.5g}", units[i], slice(i, j))
+        )
+        i = j
     return found
 
 
-def count_rows(names: Sequence[str]) -> int:
-    """How many rows all parameters make, a choice being one."""
+def _run(names: Sequence[str], first: int, beginning: str) -> int:
+    """End of the run of names from `first` on that begin alike."""
+    last = first + 1
+    while last < len(names) and names[last].startswith(beginning):
+        last += 1
+    return last
+
+
+def count_parameters(names: Sequence[str]) -> int:
+    """How many parameters there are, a choice being one."""
     return len({name.partition("=")[0] for name in names})
 
 
@@ -94,14 +132,14 @@ def solution_table(
         summary: the last line.
         rows: the most parameters that are shown.
     """
-    lines = [("parameter", "start", "best", "unit")]
-    lines += parameter_rows(names, units, start, best, rows)
+    found = parameter_rows(names, units, start, best, rows)
+    lines = [("parameter", "start", "best", "unit"), *(r[:4] for r in found[:rows])]
     widths = [max(len(line[k]) for line in lines) for k in range(3)]
     text = [
         f"{a:<{widths[0]}}  {b:>{widths[1]}} -> {c:>{widths[2]}}  {d}".rstrip()
         for a, b, c, d in lines
     ]
-    more = count_rows(names) - (len(lines) - 1)
+    more = len(found) - rows
     if more > 0:
         text.append(f"... and {more:,} more")
     for label, first, last, gain in losses:

@@ -191,7 +191,7 @@ def _path(
     space, unit = result.record["space"], group["unit"]
     traces = []
     for k, i in enumerate(lines):
-        name = space["names"][i].removeprefix(group["path"]) or group["path"]
+        name = space["names"][i].removeprefix(group["path"]).removeprefix("=")
         y = text.in_unit(trials["values"][shown, i], unit)
         style = {"name": name, "colour": drawing.colour(k)}
         if population:

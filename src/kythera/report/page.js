@@ -9,7 +9,7 @@
       size: 13, color: "#1c2128" },
     colorway: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8A8F98"],
     paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", xaxis: axis, yaxis: axis,
-    scene: { xaxis: wall, yaxis: wall, zaxis: wall, camera: { eye: { x: 1.45, y: -1.55, z: 0.75 } } },
+    scene: { xaxis: wall, yaxis: wall, zaxis: wall, camera: { eye: { x: 1.5, y: -1.6, z: 0.7 }, center: { x: 0, y: 0, z: -0.12 } } },
     legend: { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", font: { size: 12 } },
     hoverlabel: { font: { size: 12 } }, colorscale: { sequential: "Viridis" },
     margin: { l: 64, r: 16, t: 34, b: 52 } } };

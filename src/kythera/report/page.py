@@ -159,7 +159,9 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]], kinds: str) -> st
 
 
 def _pm(measured: Number) -> str:
-    return str(measured).replace("+-", "\u00b1").replace("-", "\u2212")
+    known = math.isfinite(measured.stderr) and measured.stderr > 0
+    shown = str(measured) if known else f"{measured.value:.4g}"
+    return shown.replace("+-", "\u00b1").replace("-", "\u2212")
 
 
 def _header(result: Result) -> str:
@@ -167,7 +169,9 @@ def _header(result: Result) -> str:
     start, best, gain = (Number.of(quoted[k]) for k in ("start", "best", "gain"))
     sure = ""
     if math.isfinite(gain.stderr) and gain.stderr > 0:
-        sure = f", {abs(gain.value) / gain.stderr:.1f} standard errors"
+        sigmas = abs(gain.value) / gain.stderr
+        many = f"{sigmas:.1f}" if sigmas < 100 else "more than 100"
+        sure = f", {many} standard errors"
     built = "of the detector as built, " if record.get("hard") else ""
     failed = int(np.sum(result.trials["state"] == "failed"))
     facts = {
@@ -175,7 +179,7 @@ def _header(result: Result) -> str:
         "Events of this measurement": f"{record['events']['report']:,}",
         "Trials": f"{len(result.trials['number']):,}"
         + (f" ({failed:,} failed)" if failed else ""),
-        "Parameters": f"{text.count_rows(result.names):,}",
+        "Parameters": f"{text.count_parameters(result.names):,}",
         "Time": _duration(record["seconds"]),
         "Optimiser": record["optimiser"]["option"] or record["optimiser"]["name"],
         "Gradient engine": record["estimator"]["option"] or record["estimator"]["name"],
@@ -206,42 +210,36 @@ def _duration(seconds: float) -> str:
 
 
 def _parameters(result: Result) -> str:
-    space, moved = result.record["space"], figures.moves(result)
-    stems = [name.partition("=")[0] for name in result.names]
-    firsts = [i for i, stem in enumerate(stems) if i == 0 or stems[i - 1] != stem]
+    moved = figures.moves(result)
+    rows = text.parameter_rows(
+        result.names, result.units, result.start, result.best, MOST_ROWS
+    )
     note = ""
-    if len(firsts) > MOST_ROWS:
-        note = f"{MOST_ROWS} of {len(firsts):,} parameters, those that moved most."
-        firsts = sorted(firsts, key=lambda i: -moved[i])[:MOST_ROWS]
+    if len(rows) > MOST_ROWS:
+        note = f"{MOST_ROWS} of {len(rows):,} parameters, those that moved most."
+        rows = sorted(rows, key=lambda row: -moved[row.where].max())[:MOST_ROWS]
     lines = []
-    for i in firsts:
-        last = i + 1
-        while last < len(stems) and stems[last] == stems[i] and "=" in result.names[i]:
-            last += 1
-        own = slice(i, last)
-        ((name, start, best, unit),) = text.parameter_rows(
-            result.names[own], result.units[own], result.start[own], result.best[own]
-        )
-        bar = "" if "=" in result.names[i] else _range(result, i)
-        cells = [html.escape(name), *map(_minus, (start, best)), html.escape(unit)]
+    for row in rows:
+        is_choice = "=" in result.names[row.where.start]
         lines.append(
             "<tr><td>{}</td><td class='n'>{}</td><td class='n'>{}</td><td>{}</td>"
-            "<td class='range'>{}</td></tr>".format(*cells, bar)
+            "<td class='range'>{}</td></tr>".format(
+                html.escape(row.label),
+                _minus(row.start),
+                _minus(row.best),
+                html.escape(row.unit),
+                "" if is_choice else _range(result, row.where),
+            )
         )
-    kinds = set(space["kinds"])
-    legend = (
-        "<p class='note'>The bar is the allowed range; hollow: start, filled: best.</p>"
-        if kinds - {"choice"}
-        else ""
+    head = (
+        "<table><thead><tr><th>parameter</th><th class='n'>start</th>"
+        "<th class='n'>best</th><th>unit</th><th class='range'>range</th></tr></thead>"
     )
     return _section(
         "Parameters",
         f"<p class='note'>{note}</p>" if note else "",
-        "<table><thead><tr><th>parameter</th><th class='n'>start</th><th class='n'>best"
-        "</th><th>unit</th><th class='range'>range</th></tr></thead><tbody>"
-        + "".join(lines)
-        + "</tbody></table>",
-        legend,
+        f"{head}<tbody>{''.join(lines)}</tbody></table>",
+        "<p class='note'>Range: hollow where it started, filled where it is best.</p>",
     )
 
 
@@ -251,9 +249,12 @@ def _minus(number: str) -> str:
     )
 
 
-def _range(result: Result, i: int) -> str:
+def _range(result: Result, where: slice) -> str:
     """The allowed range as a line, with start and best on it."""
-    a, b = (8 + 204 * result.record[k]["cube"][i] for k in ("start", "best"))
+    a, b = (
+        8 + 204 * float(np.mean(result.record[k]["cube"][where]))
+        for k in ("start", "best")
+    )
     return (
         '<svg width="220" height="16" viewBox="0 0 220 16" aria-hidden="true">'
         '<path d="M8 8H212M8 4V12M212 4V12" stroke="#c6ccd3" fill="none"/>'

@@ -225,6 +225,15 @@ def _scaled(value: Any, factor: float) -> Any:
     return value * factor
 
 
+def written(value: Any) -> str:
+    """A value as `parse_value` reads it."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(written, value))}]"
+    return str(value)
+
+
 def parts(kind: str) -> dict[str, Callable[..., Any]]:
     """What `--optimiser` or `--estimator` can name: short name -> what makes it.
 
