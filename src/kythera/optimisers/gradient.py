@@ -20,6 +20,7 @@ Step = float | Mapping[str, float]
 
 SMALLEST = 2.0**-10  # to which failures may shorten the step
 VIOLATION = 0.05  # of a constraint, at which its penalty pulls as strongly as the loss
+STRONGEST = 4.0  # pull of a constraint, in units of that of the loss
 INTEGRAL = 0.1  # part of the penalty's pull that enters the multiplier at each step
 PATIENCE = 20  # failures in a row after which there is nothing left to try
 
@@ -36,7 +37,7 @@ class GradientState(NamedTuple):
         factor: by which failures have shortened the step.
         failures: in a row.
         multipliers: of the constraints, shape (m,); m = 0 before the first evaluation.
-        penalties: likewise; 0 where not yet known.
+        penalties: likewise; 0 before the constraint was in reach.
         slack: of the constraints at `good`.
         slopes: their gradients there, shape (m, n).
     """
@@ -67,10 +68,12 @@ class Gradient(AbstractOptimiser[GradientState]):
     simulator that is differentiable in their relaxation.
 
     Constraints: an augmented Lagrangian. At each evaluation the pull of a constraint is
-    max(0, lambda - rho c), and lambda <- max(0, lambda - 0.1 rho c); rho is set at the
-    first gradient so that a slack of -0.05 pulls as strongly as the loss. The
-    recommendation is the current point moved to where the constraints hold, linearised
-    at the last evaluation.
+    max(0, lambda - rho c), and lambda <- max(0, lambda - 0.1 rho c); rho is set when the
+    slack first falls below 0.05, so that one of -0.05 pulls as strongly as the loss.
+    Neither exceeds four times the pull of the loss, so that a start far outside is no
+    leap. The recommendation is the current point moved to where the constraints hold,
+    linearised at the last evaluation. (Plain gradient descent needs a small step here:
+    the pull is much steeper than the loss.)
 
     A failed evaluation: the search goes halfway back to the last good point and halves its
     step (down to 1/1024); each good one lengthens it again by a tenth, up to `step`. After
@@ -162,8 +165,9 @@ class Gradient(AbstractOptimiser[GradientState]):
                 failures=state.failures + 1,
             )
         slope, slack, slopes = known
-        multipliers, penalties = _weighed(state, slope, slack, slopes)
-        slope = slope - constraints.pull(slack, multipliers, penalties) @ slopes
+        multipliers, penalties, most = _weighed(state, slope, slack, slopes)
+        pulls = np.minimum(constraints.pull(slack, multipliers, penalties), most)
+        slope = slope - pulls @ slopes
         update, direction = _update(
             self.direction,
             self.schedule,
@@ -181,7 +185,7 @@ class Gradient(AbstractOptimiser[GradientState]):
             count=int(state.count) + 1,
             factor=min(1.0, 1.1 * state.factor),
             failures=0,
-            multipliers=np.maximum(0, multipliers - INTEGRAL * penalties * slack),
+            multipliers=np.clip(multipliers - INTEGRAL * penalties * slack, 0, most),
             penalties=penalties,
             slack=slack,
             slopes=slopes,
@@ -199,16 +203,21 @@ class Gradient(AbstractOptimiser[GradientState]):
 
 def _weighed(
     state: GradientState, slope: np.ndarray, slack: np.ndarray, slopes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Multipliers and penalties, shape (m,); a penalty is set once, when it can be."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Multipliers, penalties and the strongest pulls, shape (m,).
+
+    A penalty is set once, when its constraint is first in reach.
+    """
     m = slack.size
     known = state.multipliers.size == m
     multipliers = state.multipliers if known else np.zeros(m)
     penalties = state.penalties if known else np.zeros(m)
     loss, each = np.linalg.norm(slope), np.linalg.norm(slopes, axis=1)
-    usable = (penalties == 0) & (each > 0) & (loss > 0)
-    new = loss / (VIOLATION * np.where(each > 0, each, 1.0))
-    return multipliers, np.where(usable, new, penalties)
+    balance = loss / np.where(each > 0, each, 1.0)  # pulls as strongly as the loss
+    usable = (penalties == 0) & (slack < VIOLATION) & (each > 0) & (loss > 0)
+    penalties = np.where(usable, balance / VIOLATION, penalties)
+    most = STRONGEST * np.maximum(balance, VIOLATION * penalties)
+    return multipliers, penalties, most
 
 
 @eqx.filter_jit
