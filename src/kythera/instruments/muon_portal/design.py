@@ -1,0 +1,182 @@
+"""A muon portal: detector panels around a volume that is to be looked into."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from kythera import errors
+from kythera.core.types import Array, Float, Scalar
+from kythera.units import m, m2, mm
+
+
+class Panels(eqx.Module):
+    """A group of flat rectangular panels that each measure one point of a track.
+
+    A panel faces an axis: with no tilt, its normal is that axis and its two sides lie along
+    the next two axes in cyclic order (z: x, y; x: y, z; y: z, x).
+
+    Args:
+        x, y, z: centre, m, shape (panel,).
+        span_1, span_2: full lengths of the two sides, m, shape (panel,).
+        tilt_1, tilt_2: rotations about the first and the second side, rad, (panel,).
+        resolution: standard deviation of each measured coordinate, m, (panel,).
+        efficiency: probability to record a crossing, (panel,).
+        present: 1 for a panel that is built, 0 for one that is not, (panel,).
+        radiation_lengths: thickness of a panel in units of its X0, (panel,).
+        facing: "z" (above or below the volume), "x" or "y" (beside it).
+    """
+
+    x: Float[Array, " panel"]
+    y: Float[Array, " panel"]
+    z: Float[Array, " panel"]
+    span_1: Float[Array, " panel"]
+    span_2: Float[Array, " panel"]
+    tilt_1: Float[Array, " panel"]
+    tilt_2: Float[Array, " panel"]
+    resolution: Float[Array, " panel"]
+    efficiency: Float[Array, " panel"]
+    present: Float[Array, " panel"]
+    radiation_lengths: Float[Array, " panel"]
+    facing: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        z: Any,
+        x: Any = 0.0,
+        y: Any = 0.0,
+        *,
+        span_1: Any = 1 * m,
+        span_2: Any = 1 * m,
+        tilt_1: Any = 0.0,
+        tilt_2: Any = 0.0,
+        resolution: Any = 1 * mm,
+        efficiency: Any = 0.95,
+        present: Any = 1.0,
+        radiation_lengths: Any = 0.01,
+        facing: str = "z",
+    ):
+        """See the class; numbers are repeated for all panels of the group.
+
+        Raises:
+            InputError: `facing` is no axis, or the lengths of the arrays differ.
+        """
+        if facing not in ("x", "y", "z"):
+            raise errors.InputError(
+                f"`facing` must be 'x', 'y' or 'z', but is {facing!r}."
+            )
+        fields = {
+            "x": x,
+            "y": y,
+            "z": z,
+            "span_1": span_1,
+            "span_2": span_2,
+            "tilt_1": tilt_1,
+            "tilt_2": tilt_2,
+            "resolution": resolution,
+            "efficiency": efficiency,
+            "present": present,
+            "radiation_lengths": radiation_lengths,
+        }
+        arrays = {k: jnp.atleast_1d(jnp.asarray(v, float)) for k, v in fields.items()}
+        count = max(v.size for v in arrays.values())
+        for name, array in arrays.items():
+            if array.ndim != 1 or array.size not in (1, count):
+                raise errors.InputError(
+                    f"All arrays of a group of panels need one length, but '{name}' has "
+                    f"shape {array.shape} and another {count} entries. Give one number, "
+                    "or one for each panel."
+                )
+            setattr(self, name, jnp.broadcast_to(array, (count,)))
+        self.facing = facing
+
+    @property
+    def count(self) -> int:
+        """Number of panels, those that are not present included."""
+        return self.z.shape[0]
+
+    @property
+    def axes(self) -> tuple[Array, Array, Array]:
+        """Unit vectors (side 1, side 2, normal), each of shape (3, panel)."""
+        s1, c1 = jnp.sin(self.tilt_1), jnp.cos(self.tilt_1)
+        s2, c2 = jnp.sin(self.tilt_2), jnp.cos(self.tilt_2)
+        zero = jnp.zeros_like(s1)
+        # rotate about side 2 by tilt_2, then about side 1 by tilt_1
+        side_1 = jnp.stack([c2, zero, -s2])
+        side_2 = jnp.stack([s1 * s2, c1, s1 * c2])
+        normal = jnp.stack([c1 * s2, -s1, c1 * c2])
+        shift = {"z": 0, "x": 1, "y": 2}[self.facing]
+        return (
+            jnp.roll(side_1, shift, 0),
+            jnp.roll(side_2, shift, 0),
+            jnp.roll(normal, shift, 0),
+        )
+
+    @property
+    def centre(self) -> Float[Array, "3 panel"]:
+        """Centres, m."""
+        return jnp.stack([self.x, self.y, self.z])
+
+
+class Portal(eqx.Module):
+    """All panels of a portal, by the arm of the track that they measure.
+
+    Args:
+        upper: panels above the volume.
+        lower: panels below the volume.
+        sides: panels beside it, which see muons either before or after they cross the
+            volume; None without any.
+    """
+
+    upper: Panels
+    lower: Panels
+    sides: Panels | None = None
+
+    @property
+    def groups(self) -> dict[str, Panels]:
+        """Name of each group -> its panels."""
+        groups = {"upper": self.upper, "lower": self.lower}
+        return groups if self.sides is None else groups | {"sides": self.sides}
+
+
+class Prices(eqx.Module):
+    """What a portal costs, in an arbitrary currency unit.
+
+    The technology's part is local: area, and channels, of which a finer resolution needs
+    more (one strip for each 3.46 resolutions of each side: pitch / sqrt 12). The frame of a
+    panel is a price for each.
+
+    Args:
+        area: for each square metre.
+        channel: for each channel.
+        panel: for each panel.
+    """
+
+    area: float = 1.0 / m2
+    channel: float = 0.0
+    panel: float = 0.0
+
+    def shares(self, portal: Portal) -> dict[str, Scalar]:
+        """Cost by kind: "area", "channels", "panels"."""
+        totals: dict[str, Scalar] = {}
+        for panels in portal.groups.values():
+            pitch = 12**0.5 * panels.resolution
+            parts = {
+                "area": self.area * panels.span_1 * panels.span_2,
+                "channels": self.channel * (panels.span_1 + panels.span_2) / pitch,
+                "panels": self.panel * jnp.ones_like(pitch),
+            }
+            for name, part in parts.items():
+                now = jnp.sum(panels.present * part)
+                totals[name] = totals[name] + now if name in totals else now
+        return totals
+
+    def __call__(self, portal: Portal) -> Scalar:
+        """The sum of all shares."""
+        return sum_of(self.shares(portal))
+
+
+def sum_of(shares: Mapping[str, Scalar]) -> Scalar:
+    """Sum of named scalars."""
+    return jnp.sum(jnp.stack(list(shares.values())))
