@@ -12,7 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from kythera.errors import InputError
-from kythera.physics.kinematics import Real, energy_from_momentum, momentum_from_energy
+from kythera.physics.kinematics import (
+    Real,
+    energy_from_momentum,
+    kinetic_energy,
+    momentum_from_kinetic,
+)
 from kythera.physics.materials import Material
 from kythera.units import (
     GeV,
@@ -134,7 +139,7 @@ def radiative_b(energy: Real, material: Material) -> Real:
     scale energies E_j = `radiative_scales`, and photonuclear loss with
     n = E^2/(E^2 - 0.25 E + 11) (1 + 0.1645 ln(1 + E/3214)), E in GeV; the coefficients
     and their sources are in `materials.radiative_coefficients`. Valid from 2 GeV to
-    100 TeV: within 1.5% of the tables of PUMAS for carbon, standard rock, iron and lead
+    100 TeV: within 1.7% of the tables of PUMAS for carbon, standard rock, iron and lead
     (carbon below 10 GeV: 3%, of a loss that is then 0.5% of the total); hydrogen, where
     extrapolated, is 4% low. The critical energies are those of PDG within 1% up to
     copper; that of lead is 133 GeV, as in PUMAS, where PDG quotes 141 GeV (tungsten 143
@@ -188,23 +193,35 @@ def _kinetic(u: Real, scale: Real) -> Real:
     return (u + jnp.sqrt(u * (u + 4 * scale))) / 2
 
 
+# Five stages of fourth order in two registers (M. H. Carpenter, C. A. Kennedy, NASA
+# TM-109112 (1994)). Each slope enters once, and all stages are one loop: the classical
+# four stages take the compiler three times longer for the gradient.
+_runge_kutta = (
+    (0.0, 1432997174477 / 9575080441755),
+    (-567301805773 / 1357537059087, 5161836677717 / 13612068292357),
+    (-2404267990393 / 2016746695238, 1720146321549 / 2090206949498),
+    (-3550918686646 / 2091501179385, 3134564353537 / 4481467310338),
+    (-1275806237668 / 842570457699, 2277821191437 / 14882151754819),
+)
+
+
 def momentum_after(
     momentum: Real,
     material: Material,
     length: Real,
     *,
-    steps: int = 4,
+    steps: int = 3,
     mass: Real | None = None,
     charge: Real = 1.0,
 ) -> Slowed:
     """Mean momentum of a charged particle after a straight path through a material.
 
     Solves dE/dx = -density * stopping power with a fixed number of Runge-Kutta steps
-    (fourth order, in the variable u = T^2/(T + T0), T0 = mass). Near the end of the
+    (fourth order, five stages, in the variable u = T^2/(T + T0), T0 = mass). Near the end of the
     range the momentum levels off smoothly at that of 1% of the mass in kinetic energy
     (15 MeV for a muon), so that value and derivative stay finite; `stopped` says that
-    the range is exhausted. With 4 steps the energy lost is right within 0.1% while less
-    than 90% of the range is used.
+    the range is exhausted. With 3 steps the energy lost is right within 0.1% while less
+    than 95% of the range is used; with one, while less than half is.
 
     Args:
         momentum: momentum at entry [GeV], > 0.
@@ -226,28 +243,32 @@ def momentum_after(
 
     floor = _transport(0.01 * mass, mass)
 
-    def smooth(u: Real) -> Real:
-        return (u + jnp.hypot(u, floor)) / 2 + floor / 2
+    def smooth(u: Real) -> Real:  # u itself above 2 floor, level at floor below zero
+        return jnp.where(
+            u < 2 * floor, floor + jnp.maximum(u, 0.0) ** 2 / (4 * floor), u
+        )
 
     def slope(u: Real) -> Real:
         kinetic = _kinetic(smooth(u), mass)
-        p = momentum_from_energy(kinetic + mass, mass)
+        p = momentum_from_kinetic(kinetic, mass)
         du_dkinetic = kinetic * (kinetic + 2 * mass) / (kinetic + mass) ** 2
         return -material.density * loss(p, material) * du_dkinetic
 
-    def step(u: Real, _: None) -> tuple[Real, None]:
-        k1 = slope(u)
-        k2 = slope(u + h / 2 * k1)
-        k3 = slope(u + h / 2 * k2)
-        k4 = slope(u + h * k3)
-        return u + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), None
+    def stage(state: tuple[Real, Real], pair: tuple[Real, Real]) -> tuple:
+        u, change = state
+        keep, weight = pair
+        change = keep * change + h * slope(u)
+        return (u + weight * change, change), None
 
     h = jnp.asarray(length) / steps
-    start = _transport(energy_from_momentum(momentum, mass) - mass, mass)
-    shape = jnp.broadcast_shapes(jnp.shape(start), jnp.shape(slope(start)), h.shape)
-    end, _ = jax.lax.scan(step, jnp.broadcast_to(start, shape), None, length=steps)
+    start = _transport(kinetic_energy(momentum, mass), mass)
+    shapes = [jnp.shape(x) for x in jax.tree.leaves((start, h, charge, material))]
+    start = jnp.broadcast_to(start, jnp.broadcast_shapes(*shapes))
+    pairs = jnp.tile(jnp.asarray(_runge_kutta, start.dtype), (steps, 1)).T
+    begin = (start, jnp.zeros_like(start))
+    (end, _), _ = jax.lax.scan(jax.checkpoint(stage), begin, tuple(pairs))
     kinetic = _kinetic(smooth(end), mass)
-    return Slowed(momentum_from_energy(kinetic + mass, mass), end <= 0)
+    return Slowed(momentum_from_kinetic(kinetic, mass), end <= 0)
 
 
 def landau_xi(

@@ -21,22 +21,49 @@ def energy_from_momentum(momentum: Real, mass: Real = muon_mass) -> Real:
     return jnp.hypot(momentum, mass)
 
 
-def momentum_from_energy(energy: Real, mass: Real = muon_mass) -> Real:
-    """Momentum of a particle from its total energy: p = sqrt((E - m)(E + m)).
+def kinetic_energy(momentum: Real, mass: Real = muon_mass) -> Real:
+    """Kinetic energy of a particle from its momentum: T = p^2 / (E + m).
 
-    The product form keeps its digits near rest. At rest (E <= m) momentum and
-    derivative are zero.
+    The quotient keeps its digits near rest, where E - m loses them.
 
     Args:
-        energy: total energy [GeV].
+        momentum: momentum [GeV], >= 0.
+        mass: mass [GeV]; the muon's unless given.
+
+    Returns:
+        The kinetic energy [GeV].
+    """
+    return momentum * (momentum / (energy_from_momentum(momentum, mass) + mass))
+
+
+def momentum_from_kinetic(kinetic: Real, mass: Real = muon_mass) -> Real:
+    """Momentum of a particle from its kinetic energy: p = sqrt(T (T + 2 m)).
+
+    At rest (T <= 0) momentum and derivative are given as zero.
+
+    Args:
+        kinetic: kinetic energy [GeV].
         mass: mass [GeV]; the muon's unless given.
 
     Returns:
         The momentum [GeV].
     """
-    square = (energy - mass) * (energy + mass)
-    moving = square > 0
-    return jnp.where(moving, jnp.sqrt(jnp.where(moving, square, 1.0)), 0.0)
+    moving = kinetic > 0
+    safe = jnp.where(moving, kinetic, 1.0)
+    return jnp.where(moving, jnp.sqrt(safe) * jnp.sqrt(safe + 2 * mass), 0.0)
+
+
+def momentum_from_energy(energy: Real, mass: Real = muon_mass) -> Real:
+    """Momentum of a particle from its total energy: p = sqrt((E - m)(E + m)).
+
+    Args:
+        energy: total energy [GeV]; at rest (E <= m) momentum and derivative are zero.
+        mass: mass [GeV]; the muon's unless given.
+
+    Returns:
+        The momentum [GeV].
+    """
+    return momentum_from_kinetic(energy - mass, mass)
 
 
 def velocity(momentum: Real, mass: Real = muon_mass) -> Real:
