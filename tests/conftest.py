@@ -1,4 +1,4 @@
-"""What every test may ask for: keys, float64, system programs."""
+"""What every test may ask for: keys, float64, system programs, a toy solution."""
 
 import os
 import shutil
@@ -6,7 +6,12 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 import pytest
+
+import kythera as ky
+from kythera import drawing
+from kythera.runs.describe import describe
 
 SEED = int(os.environ.get("KYTHERA_TEST_SEED", "1"))
 
@@ -67,3 +72,56 @@ def getkey(request: pytest.FixtureRequest) -> Callable[[], jax.Array]:
         return jax.random.fold_in(key, count)
 
     return next_key
+
+
+def _toy_loss(z: float, panels: int, material: str, seed: int) -> dict[str, float]:
+    if z > 0.8:
+        return {"image": float("nan"), "time": 0.0}
+    noise = np.random.default_rng(seed).normal()
+    cost = {"iron": 0.5, "lead": 0.1}[material]
+    return {"image": (z - 0.6) ** 2 + cost + 0.01 * noise, "time": 0.1 * panels}
+
+
+def _toy_draw(problem: ky.Problem, designs: dict, key: jax.Array) -> dict[str, dict]:
+    traces = [
+        drawing.points([float(d["z"])], [0.0], name=name) for name, d in designs.items()
+    ]
+    return {"layout": drawing.figure(*traces, x="z (cm)", caption="Where it is.")}
+
+
+@pytest.fixture(scope="session")
+def toy_problem() -> ky.Problem:
+    """Outside JAX, so that nothing compiles: all domains, terms, a constraint, failures."""
+    problem = ky.from_function(
+        _toy_loss,
+        {
+            "z": ky.Real(0, 1, "cm"),
+            "panels": ky.Integer(1, 5),
+            "material": ky.Choice(("iron", "lead")),
+        },
+        start={"z": 0.1},
+        terms=("image", "time"),
+        events=4,
+    )
+    objective = problem.objective + ky.AtMost("height", lambda d: d["z"], 0.95)
+    return problem.replace(
+        objective=objective, weights={"time": 0.5}, draw=_toy_draw, name="toy"
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_solution(toy_problem) -> ky.Solution:
+    """The toy after two batches of random search; some trials failed."""
+    return ky.optimise(
+        toy_problem,
+        ky.RandomSearch(),
+        key=jax.random.key(7),
+        max_trials=32,
+        report_events=8,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_result(toy_solution) -> ky.Result:
+    """The toy's solution as plain numbers, not written."""
+    return describe(toy_solution, reference="toy:problem", settings={"panels": 3})

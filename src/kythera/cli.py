@@ -336,10 +336,7 @@ def _command(wanted: spec.Spec, seed: int) -> str:
     for key in ("optimiser", "estimator", *spec.BUDGETS, "device"):
         value = getattr(wanted, key)
         if value is not None:
-            words += [
-                f"--{key}",
-                f"{value:g}" if isinstance(value, float) else str(value),
-            ]
+            words += [f"--{key}", spec.written(value)]
     words += ["--seed", str(seed)]
     for name, value in wanted.set.items():
         words += ["--set", f"{name}={spec.written(value)}"]

@@ -61,8 +61,6 @@ class Progress:
                 transient=True,
             )
             self.live.__enter__()
-        else:
-            self.console.print(self._waiting())
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -100,14 +98,11 @@ class Progress:
         parts = [spent[k] / v for k, v in self.budget.items() if v]
         return min(1.0, max(parts, default=0.0))
 
-    def _waiting(self) -> str:
-        return "compiling the pipeline and measuring the first design"
-
     def line(self) -> str:
         """The state in one line."""
         trial, now = self.trial, time.perf_counter()
         if trial is None:
-            return self._waiting()
+            return "compiling the pipeline and measuring the first design"
         parts = [f"trial {trial.number + 1:,}"]
         if self.losses:
             parts.append(f"loss {text.format_measured(*self.losses[-1])}")

@@ -132,7 +132,7 @@ def build(instrument: Instrument, settings: Mapping[str, Any]) -> "Problem":
         elif name in paths or _is_part(name, paths):
             problem = problem.replace(space=_with_leaf(problem.space, name, value))
         else:
-            known = [*keywords, "events", *paths]
+            known = {*keywords, "events", *paths}
             raise errors.InputError(
                 f"'{instrument.name}' has no setting {name!r}. "
                 f"{errors.nearest(name, known)}"
@@ -255,7 +255,11 @@ def _attribute(module: types.ModuleType, module_name: str, attribute: str) -> An
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            public = [n for n in vars(module) if not n.startswith("_")]
+            public = [
+                n
+                for n, v in vars(module).items()
+                if not n.startswith("_") and not isinstance(v, types.ModuleType)
+            ]
             raise errors.InputError(
                 f"The module '{module_name}' has no {attribute!r}. "
                 f"{errors.nearest(attribute, public)}"

@@ -23,20 +23,54 @@ from kythera.runs import folder as folders
 
 FORMAT, VERSION = "kythera-result", 1
 RECORD, TRIALS, FIGURES = "result.json", "trials.npz", "figures.json"
+COLUMNS = (
+    *("number", "sample", "u", "values", "total", "stderr", "terms", "terms_stderr"),
+    *("slack", "slack_stderr", "events", "spent", "seconds", "state"),
+)
+NUMBER = (int, float)
+MEASURED = ("start", "best", "gain")
 # What every record holds, so that a foreign or broken one is refused at once.
 REQUIRED: dict[str, type | tuple[type, ...]] = {
-    "instrument": dict,
-    "optimiser": dict,
-    "estimator": dict,
+    "kythera": str,
+    "jax": str,
+    "python": str,
+    "date": str,
+    "command": str,
+    "instrument.name": str,
+    "instrument.reference": str,
+    "instrument.settings": dict,
+    "instrument.weights": dict,
+    "instrument.rows": int,
+    "optimiser.name": str,
+    "optimiser.settings": dict,
+    "optimiser.option": str,
+    "estimator.name": str,
+    "estimator.settings": dict,
+    "estimator.option": str,
+    "seed": (int, type(None)),
     "budget": dict,
-    "events": dict,
-    "space": dict,
-    "start": dict,
-    "best": dict,
-    "soft": dict,
-    "gain": dict,
+    "events.search": int,
+    "events.report": int,
+    "events.evaluation": int,
     "reason": str,
-    "seconds": (int, float),
+    "seconds": NUMBER,
+    "space.groups": list,
+    "space.names": list,
+    "space.units": list,
+    "space.lower": list,
+    "space.upper": list,
+    "space.kinds": list,
+    "start.cube": list,
+    "start.values": list,
+    "best.cube": list,
+    "best.values": list,
+    **{f"soft.{name}": dict for name in (*MEASURED, "terms", "slack")},
+    "hard": (dict, type(None)),
+    "gain": dict,
+    "terms": list,
+    "slack": list,
+    "causes": dict,
+    "drawing_failed": str,
     "references": list,
     "files": dict,
 }
@@ -111,7 +145,7 @@ class Result:
     @property
     def quoted(self) -> dict[str, Any]:
         """The measurement to be quoted: of the detector as built where there is one."""
-        return self.record.get("hard") or self.record["soft"]
+        return self.record["hard"] or self.record["soft"]
 
     @property
     def events(self) -> int:
@@ -121,7 +155,7 @@ class Result:
     @property
     def causes(self) -> dict[int, str]:
         """Number of each failed trial -> why it failed."""
-        return {int(k): v for k, v in self.record.get("causes", {}).items()}
+        return {int(k): v for k, v in self.record["causes"].items()}
 
     def table(self, rows: int = 40) -> str:
         """Parameter, start, best, unit; the losses and the gain with their errors."""
@@ -129,7 +163,7 @@ class Result:
             (label, *(str(Number.of(found[k])) for k in ("start", "best", "gain")))
             for label, found in (
                 ("as searched", self.record["soft"]),
-                ("as built", self.record.get("hard")),
+                ("as built", self.record["hard"]),
             )
             if found
         ]
@@ -184,7 +218,7 @@ def write(result: Result, folder: Path) -> None:
         TRIALS: buffer.getvalue(),
         FIGURES: json.dumps(result.figures, allow_nan=False).encode(),
     }
-    record = dict(result.record)
+    record = _finite(result.record)
     record["files"] = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in contents.items()
@@ -192,6 +226,17 @@ def write(result: Result, folder: Path) -> None:
     contents[RECORD] = json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
     for name, data in contents.items():
         folders.write_atomically(folder / name, data)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None where a number is not finite: JSON has no word for it."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
 
 
 def load(path: str | Path) -> Result:
@@ -211,14 +256,27 @@ def load(path: str | Path) -> Result:
         with np.load(io.BytesIO(contents[TRIALS]), allow_pickle=False) as arrays:
             trials = {name: arrays[name] for name in arrays.files}
         figures = json.loads(contents[FIGURES])
-        lengths = {len(trials[name]) for name in ("number", "state", "u", "total")}
-        sizes = {len(record["space"][k]) for k in ("names", "units", "lower", "upper")}
-        sizes |= {len(record[k]["values"]) for k in ("start", "best")}
-        gain = Number.of(record["gain"])
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        lengths = {len(trials[name]) for name in COLUMNS}
+        space = record["space"]
+        sizes = {len(space[k]) for k in ("names", "units", "lower", "upper", "kinds")}
+        sizes |= {len(record[k][of]) for k in ("start", "best") for of in record[k]}
+        sizes |= {sum(group["size"] for group in space["groups"])}
+        sizes |= {trials[name].shape[1] for name in ("u", "values")}
+        for gain in (record["soft"], record["hard"]):
+            if gain is None:
+                continue
+            numbers = [gain[name] for name in MEASURED]
+            for pair in (*gain["terms"].values(), *gain["slack"].values()):
+                numbers += [pair["start"], pair["best"]]
+            for number in (*numbers, record["gain"]):
+                Number.of(number)
+    except (
+        *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise _broken(folder, f"{type(error).__name__}: {error}") from error
     if len(lengths) != 1 or len(sizes) != 1 or not isinstance(figures, dict):
-        raise _broken(folder, f"{lengths} trials, {sizes} parameters, gain {gain}")
+        raise _broken(folder, f"columns of {lengths} trials, {sizes} parameters")
     return Result(record, trials, figures, folder)
 
 
@@ -249,9 +307,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
             f"{record.get('version')!r}. Use the kythera that wrote it, "
             f"{record.get('kythera')}."
         )
-    for name, kind in REQUIRED.items():
-        if not isinstance(record.get(name), kind):
-            raise _broken(folder, f"{RECORD} has no usable {name!r}")
+    for path, kind in REQUIRED.items():
+        value: Any = record
+        for name in path.split("."):
+            value = value.get(name, ...) if isinstance(value, dict) else ...
+        if not isinstance(value, kind):
+            raise _broken(folder, f"{RECORD} has no usable '{path}'")
     return record
 
 
@@ -260,12 +321,15 @@ def _read(folder: Path, name: str, record: dict[str, Any]) -> bytes:
         data = (folder / name).read_bytes()
     except OSError as error:
         raise _broken(folder, f"{name}: {error.strerror}") from error
-    written = record["files"].get(name, {})
-    if len(data) != written.get("bytes"):
-        raise _broken(
-            folder, f"{name} has {len(data):,} bytes of {written.get('bytes'):,}"
-        )
-    if hashlib.sha256(data).hexdigest() != written.get("sha256"):
+    written = record["files"].get(name)
+    size, digest = (
+        (written.get("bytes"), written.get("sha256"))
+        if isinstance(written, dict)
+        else (None, None)
+    )
+    if len(data) != size:
+        raise _broken(folder, f"{name} has {len(data)} bytes of {size}")
+    if hashlib.sha256(data).hexdigest() != digest:
         raise _broken(folder, f"{name} was changed after it was written")
     return data
 
