@@ -50,7 +50,7 @@ def check_objective(
         rows = eqx.filter_jit(host_rows)(problem, point, key)
     if not jax.tree.leaves(rows):
         return  # nothing depends on events
-    whole = measure_rows(problem, point, rows)
+    whole = _whole(problem, point, rows)
     law = f"{name} must give the same in chunks as at once"
     if not problem.pipeline.is_host:
         chunked = eqx.filter_jit(measure)(problem, point, key)
@@ -62,9 +62,19 @@ def check_objective(
     _check_bootstrap(name, problem, point, rows, whole, key, resamples, slack)
 
 
+@eqx.filter_jit
+def _whole(problem: Problem, point: Array, rows: Any) -> Any:
+    return measure_rows(problem, point, rows)
+
+
 def _check_row_wise(name: str, problem: Problem, point: Array, key: Key) -> None:
     design = problem.design(point)
-    trace = problem.pipeline(design, 8, key=key)
+    run = (
+        problem.pipeline
+        if problem.pipeline.is_host
+        else eqx.filter_jit(problem.pipeline)
+    )
+    trace = run(design, 8, key=key)
     part = jax.tree.map(lambda v: v[2:5] if eqx.is_array(v) else v, trace)
     rows = problem.objective.tally(design, trace)
     for path, value in arrays(rows):
@@ -85,7 +95,7 @@ def _check_order(
     law: str, problem: Problem, point: Array, rows: Any, whole: Any, rtol: float
 ) -> None:
     reverse = jax.tree.map(lambda v: v[::-1], rows)
-    again = measure_rows(problem, point, reverse)
+    again = _whole(problem, point, reverse)
     require_equal(law, (whole.loss, whole.slack), (again.loss, again.slack), rtol)
 
 
@@ -104,13 +114,16 @@ def _check_bootstrap(
     counts = rng.multinomial(events, np.full(events, 1 / events), resamples)
 
     @eqx.filter_jit
-    def outputs(weights: Array) -> Array:
-        mean = jax.tree.map(lambda v: jnp.tensordot(weights, v, 1) / events, rows)
-        score = problem.score(problem.design(point), mean)
-        named = [*sorted(score.loss.items()), *sorted(score.slack.items())]
-        return jnp.stack([value for _, value in named])
+    def outputs(counts: Array, rows: Any) -> Array:
+        def output(mean: Any) -> Array:
+            score = problem.score(problem.design(point), mean)
+            named = [*sorted(score.loss.items()), *sorted(score.slack.items())]
+            return jnp.stack([value for _, value in named])
 
-    drawn = np.asarray(jax.lax.map(outputs, jnp.asarray(counts, float), batch_size=64))
+        means = jax.tree.map(lambda v: jnp.tensordot(counts, v, 1) / events, rows)
+        return jax.vmap(output)(means)
+
+    drawn = np.asarray(outputs(jnp.asarray(counts, float), rows))
     boot = drawn.std(0, ddof=1)
     quoted = np.sqrt(np.diag(np.asarray(whole.covariance)))
     allowed = 4 / np.sqrt(2 * (resamples - 1)) + slack

@@ -103,19 +103,27 @@ def check_stage(
         )
     if has_host_stage(stage):
         return
-    run = eqx.filter_jit(lambda d, x, k: stage(d, x, key=k))
-    require_equal(f"{name} must work under `jit`", first, run(design, x, key), rtol)
-    keys = jnp.stack([key, jax.random.fold_in(key, 1)])
-    both = eqx.filter_jit(
-        lambda d, x, ks: eqx.filter_vmap(lambda k: stage(d, x, key=k))(ks)
-    )(design, x, keys)
-    for i in range(2):
+    compiled = _run(stage, design, x, key)
+    require_equal(f"{name} must work under `jit`", first, compiled, rtol)
+    other = jax.random.fold_in(key, 1)
+    both = _run_both(stage, design, x, jnp.stack([key, other]))
+    for i, single in enumerate((compiled, _run(stage, design, x, other))):
         require_equal(
             f"{name} must work under `vmap`",
-            stage(design, x, key=keys[i]),
+            single,
             jax.tree.map(lambda v, i=i: v[i] if eqx.is_array(v) else v, both),
             rtol,
         )
+
+
+@eqx.filter_jit
+def _run(stage: AbstractStage, design: Any, x: Any, key: Key) -> Any:
+    return stage(design, x, key=key)
+
+
+@eqx.filter_jit
+def _run_both(stage: AbstractStage, design: Any, x: Any, keys: Key) -> Any:
+    return eqx.filter_vmap(lambda k: stage(design, x, key=k))(keys)
 
 
 def check_gradient(
@@ -152,84 +160,109 @@ def check_gradient(
     name = f"`{type(stage).__name__}`"
     with float64():
         stage, design, x = widened((stage, design, x))
-        moving, fixed = eqx.partition(design, is_real)
-
-        @eqx.filter_jit
-        def output(t: Array, way: Any) -> Any:
-            moved = jax.tree.map(lambda v, w: v + t * w, moving, way)
-            out = stage(eqx.combine(moved, fixed), x, key=key)
-            return [v for v in jax.tree.leaves(out) if eqx.is_array(v)]
-
-        @eqx.filter_jit
-        def slope(t: Array, way: Any) -> list[Array]:
-            def real(t: Array) -> list[Array]:
-                return [v for v in output(t, way) if is_real(v)]
-
-            return jax.jvp(real, (t,), (jnp.ones_like(t),))[1]
-
-        @eqx.filter_jit
-        def backward(way: Any, cotangents: list[Array]) -> Array:
-            def projected(moved: Any) -> Array:
-                out = stage(eqx.combine(moved, fixed), x, key=key)
-                real = [v for v in jax.tree.leaves(out) if is_real(v)]
-                return sum(
-                    (jnp.vdot(c, v) for c, v in zip(cotangents, real)), jnp.zeros(())
-                )
-
-            found = jax.grad(projected)(moving)
-            return jax.tree.reduce(
-                jnp.add, jax.tree.map(jnp.vdot, found, way), jnp.zeros(())
-            )
-
-        zero = jnp.zeros(())
+        line = _Line(stage, *eqx.partition(design, is_real), x, key)
         for i in range(directions):
-            way = _direction(moving, jax.random.fold_in(key, 1000 + i))
-            exact = slope(zero, way)
-            h = jnp.asarray(step)
-            ahead, behind = output(h, way), output(-h, way)
-            pairs = [(a, b) for a, b in zip(ahead, behind) if is_real(a)]
-            for a, b, d in zip(*zip(*pairs), exact):
-                scale = float(jnp.max(jnp.abs(d), initial=0.0))
-                gap = jnp.abs((a - b) / (2 * step) - d)
-                floor = 1e-9 * float(jnp.max(jnp.abs(a), initial=0.0)) / step
-                worst = float(jnp.max(gap, initial=0.0))
-                require(
-                    worst <= rtol * scale + floor,
-                    f"The derivative of {name} must be its central difference at a "
-                    "fixed key",
-                    f"an output of shape {d.shape} differs by {worst:.3g} where its "
-                    f"largest derivative is {scale:.3g}",
-                )
-            signs = [
-                jax.random.normal(jax.random.fold_in(key, 2000 + j), d.shape)
-                for j, d in enumerate(exact)
-            ]
-            forward = float(sum(jnp.vdot(s, d) for s, d in zip(signs, exact)))
-            size = float(sum(jnp.sum(jnp.abs(s * d)) for s, d in zip(signs, exact)))
-            reverse = float(backward(way, signs))
-            require(
-                abs(forward - reverse) <= 1e-8 * size + 1e-300,
-                f"Reverse and forward mode of {name} must agree",
-                f"they give {reverse:.9g} and {forward:.9g}",
+            way = _direction(line.moving, jax.random.fold_in(key, 1000 + i))
+            _check_slopes(
+                name, line, way, jax.random.fold_in(key, 2000 + i), rtol, step
             )
-            _check_jumps(name, output, slope, way)
+            _check_jumps(name, line, way)
 
 
-def _check_jumps(name: str, output: Any, slope: Any, way: Any) -> None:
+class _Line(eqx.Module):
+    """A stage along a line through the space of designs.
+
+    Args:
+        stage: the stage.
+        moving: real numbers of the design, where t = 0.
+        fixed: the rest of it.
+        x: its input.
+        key: of its random numbers.
+    """
+
+    stage: AbstractStage
+    moving: Any
+    fixed: Any
+    x: Any
+    key: Key
+
+    def outputs(self, moved: Any) -> tuple[list[Array], list[Array]]:
+        """Arrays of the output: of real numbers, and the others."""
+        design = eqx.combine(moved, self.fixed)
+        out = jax.tree.leaves(self.stage(design, self.x, key=self.key))
+        real = [v for v in out if is_real(v)]
+        return real, [v for v in out if eqx.is_array(v) and not is_real(v)]
+
+    @eqx.filter_jit
+    def at(self, t: Array, way: Any) -> tuple[list[Array], list[Array], list[Array]]:
+        """Real outputs at moving + t way, their derivatives in t, the other outputs."""
+
+        def real(t: Array) -> tuple[list[Array], list[Array]]:
+            return self.outputs(jax.tree.map(lambda v, w: v + t * w, self.moving, way))
+
+        values, slopes, others = jax.jvp(real, (t,), (jnp.ones_like(t),), has_aux=True)
+        return values, slopes, others
+
+    @eqx.filter_jit
+    def back(self, way: Any, cotangents: list[Array]) -> Array:
+        """The derivative at t = 0 of the outputs' product with `cotangents`, reverse."""
+
+        def projected(moved: Any) -> Array:
+            real = self.outputs(moved)[0]
+            return jnp.stack([jnp.vdot(c, v) for c, v in zip(cotangents, real)]).sum()
+
+        slopes = jax.tree.map(jnp.vdot, jax.grad(projected)(self.moving), way)
+        return jax.tree.reduce(jnp.add, slopes, jnp.zeros(()))
+
+
+def _check_slopes(
+    name: str, line: _Line, way: Any, key: Key, rtol: float, step: float
+) -> None:
+    """Forward mode is the central difference, and reverse mode is forward mode."""
+    _, exact, _ = line.at(jnp.zeros(()), way)
+    ahead, behind = (
+        line.at(jnp.asarray(step), way)[0],
+        line.at(jnp.asarray(-step), way)[0],
+    )
+    for a, b, slope in zip(ahead, behind, exact, strict=True):
+        scale = float(jnp.max(jnp.abs(slope), initial=0.0))
+        floor = 1e-9 * float(jnp.max(jnp.abs(a), initial=0.0)) / step
+        gap = jnp.abs((a - b) / (2 * step) - slope)
+        worst = float(jnp.max(gap, initial=0.0))
+        require(
+            worst <= rtol * scale + floor,
+            f"The derivative of {name} must be its central difference at a fixed key",
+            f"an output of shape {slope.shape} differs by {worst:.3g} where its largest "
+            f"derivative is {scale:.3g}",
+        )
+    signs = [
+        jax.random.normal(jax.random.fold_in(key, j), slope.shape)
+        for j, slope in enumerate(exact)
+    ]
+    products = [sign * slope for sign, slope in zip(signs, exact)]
+    forward = float(sum(jnp.sum(p) for p in products))
+    size = float(sum(jnp.sum(jnp.abs(p)) for p in products))
+    reverse = float(line.back(way, signs))
+    require(
+        abs(forward - reverse) <= 1e-8 * size + 1e-300,
+        f"Reverse and forward mode of {name} must agree",
+        f"they give {reverse:.9g} and {forward:.9g}",
+    )
+
+
+def _check_jumps(name: str, line: _Line, way: Any) -> None:
     """The mean over events of each output changes by the integral of its derivative."""
-    h = jnp.asarray(REACH)
-    ahead, behind = output(h, way), output(-h, way)
-    nodes = [slope(jnp.asarray(REACH * t), way) for t in NODES]
-    real = [i for i, v in enumerate(ahead) if is_real(v)]
-    for i, (a, b) in enumerate(zip(ahead, behind)):
-        if i not in real:
-            require(
-                bool(jnp.all(a == b)),
-                f"No output of {name} may jump with the design",
-                f"an output of type {a.dtype} changes between two designs nearby",
-            )
-            continue
-        slopes = [jnp.mean(node[real.index(i)], 0) for node in nodes]
+    ahead, _, others = line.at(jnp.asarray(REACH), way)
+    behind, _, before = line.at(jnp.asarray(-REACH), way)
+    for a, b in zip(others, before, strict=True):
+        require(
+            bool(jnp.all(a == b)),
+            f"No output of {name} may jump with the design",
+            f"an output of type {a.dtype} changes between two designs nearby",
+        )
+    nodes = [line.at(jnp.asarray(REACH * t), way)[1] for t in NODES]
+    for i, (a, b) in enumerate(zip(ahead, behind, strict=True)):
+        slopes = [jnp.mean(node[i], 0) for node in nodes]
         integral = REACH * sum(w * s for w, s in zip(WEIGHTS, slopes))
         change = jnp.mean(a, 0) - jnp.mean(b, 0)
         largest = 2 * REACH * max(float(jnp.max(jnp.abs(s))) for s in slopes)
@@ -239,7 +272,7 @@ def _check_jumps(name: str, output: Any, slope: Any, way: Any) -> None:
             f"The mean of {name} must change by the integral of its derivative "
             "(nothing jumps)",
             f"the change of an output is off by {gap:.3g}, and its largest change "
-            f"{largest:.3g}",
+            f"is {largest:.3g}",
         )
 
 
