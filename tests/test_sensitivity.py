@@ -35,12 +35,6 @@ def test_the_table_is_ranked_and_cut(found):
     assert "[0, 1]" in lines[1]
 
 
-def test_replicas_are_independent(getkey):
-    problem = telescope.problem(events=50)
-    few, many = (ky.sensitivity(problem, key=getkey(), replicas=n) for n in (8, 128))
-    assert many.stderr.mean() < 0.6 * few.stderr.mean()
-
-
 def test_differences_where_there_is_no_gradient(getkey):
     def loss(strong, weak, useless, seed):
         noise = np.random.default_rng(seed).normal()

@@ -401,7 +401,9 @@ class _Stop:
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            _say("aborted")
         signal.signal(signal.SIGINT, self._old)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -449,7 +451,6 @@ def main(arguments: list[str] | None = None) -> int:
         _say(error.format_message())
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("aborted")
         return ABORTED
     except BrokenPipeError:  # `kythera show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

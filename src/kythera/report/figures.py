@@ -78,7 +78,7 @@ def loss(result: Result) -> Figure | None:
             symbol="x-thin-open",
         )
     axis: dict[str, Any] = {"title": {"text": "loss"}}
-    if low > 0 and high / low > LOGARITHMIC and np.nanmin(y - e) > 0:
+    if low > 0 and high / low > LOGARITHMIC and np.all(y > np.nan_to_num(e)):
         axis["type"] = "log"
     some = (
         "" if len(shown) == len(good) else f" {len(shown):,} of {len(good):,} trials."

@@ -49,7 +49,7 @@ class Progress:
         self.trial: Trial | None = None
         self.failed = 0
         self.live: Live | None = None
-        self.said = 0.0
+        self.said, self.shown = 0.0, self.trial  # time and trial of the last plain line
 
     def __enter__(self) -> "Progress":
         """Start the live line."""
@@ -67,7 +67,7 @@ class Progress:
         """Take the live line away; say where a plain run ended."""
         if self.live is not None:
             self.live.__exit__(*error)
-        elif self.trial is not None:
+        elif self.trial is not self.shown:
             self._say()
 
     def __call__(self, trial: "Trial") -> None:
@@ -85,7 +85,7 @@ class Progress:
             self._say()
 
     def _say(self) -> None:
-        self.said = time.perf_counter()
+        self.said, self.shown = time.perf_counter(), self.trial
         self.console.print(self.line(), highlight=False, soft_wrap=True)
 
     def _part(self, trial: "Trial", now: float) -> float:

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 import types
 import typing
@@ -230,9 +231,12 @@ def _told(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if "importlib" not in frame.filename and frame.filename != __file__
     ]
-    return (
-        f"{line} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else line
+    libraries = tuple(
+        sysconfig.get_paths()[k] for k in ("stdlib", "purelib", "platlib")
     )
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
+    place = (own or frames)[-1:]
+    return "".join([line, *(f" ({f.filename}, line {f.lineno})" for f in place)])
 
 
 def _defaults(module_name: str) -> dict[str, Any]:

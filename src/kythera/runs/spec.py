@@ -234,21 +234,20 @@ def written(value: Any) -> str:
     return str(value)
 
 
-def parts(kind: str) -> dict[str, Callable[..., Any]]:
-    """What `--optimiser` or `--estimator` can name: short name -> what makes it.
+def parts(kind: str) -> dict[str, tuple[str, str]]:
+    """What `--optimiser` or `--estimator` can name: short name -> module and attribute.
+
+    Nothing is imported: some of them stand on large libraries.
 
     Args:
         kind: "optimiser" or "estimator".
     """
-    found = {}
-    for module, names in kythera._HOME.items():
-        if not module.startswith(f"{kind}s."):
-            continue
-        for name in names:
-            made = getattr(importlib.import_module(f"kythera.{module}"), name)
-            if name not in NEEDS_PYTHON and callable(made):
-                found[_short(name)] = made
-    return found
+    return {
+        _short(name): (f"kythera.{module}", name)
+        for module, names in kythera._HOME.items()
+        for name in names
+        if module.startswith(f"{kind}s.") and name not in NEEDS_PYTHON
+    }
 
 
 def make(kind: str, text: str) -> Any:
@@ -272,7 +271,8 @@ def make(kind: str, text: str) -> Any:
         raise errors.InputError(
             f"There is no {kind} {name!r}. {errors.nearest(name, known)}"
         )
-    factory = known[chosen]
+    module, attribute = known[chosen]
+    factory = getattr(importlib.import_module(module), attribute)
     signature = inspect.signature(factory)
     settings: dict[str, Any] = {}
     for pair in _split(rest):
