@@ -17,6 +17,7 @@ from kythera.physics.scattering import (
 )
 from kythera.units import mrad
 
+moments_of = jax.jit(scattering_moments)
 SLABS = {"beryllium": (0.6, 3.62), "lead": (0.1, 12.74), "iron": (0.1, 6.92)}
 
 
@@ -41,10 +42,9 @@ def test_formula_by_hand():
 def test_the_step_length_does_not_matter(x64, name):
     length, expected = SLABS[name]
     x0 = material(name).radiation_length
-    moments = jax.jit(scattering_moments)
-    whole = moments(jnp.array([length]), jnp.array([x0]), jnp.array([5.0]))
+    whole = moments_of(jnp.array([length]), jnp.array([x0]), jnp.array([5.0]))
     for steps in (10, 1000):
-        cut = moments(
+        cut = moments_of(
             jnp.full(steps, length / steps), jnp.full(steps, x0), jnp.full(steps, 5.0)
         )
         np.testing.assert_allclose(cut, whole, rtol=1e-11)
@@ -53,8 +53,8 @@ def test_the_step_length_does_not_matter(x64, name):
 
 def test_the_step_length_does_not_matter_in_float32():
     args = (jnp.full(1000, 1e-4), jnp.full(1000, 0.0056), jnp.full(1000, 5.0))
-    whole = scattering_moments(*(jnp.array([v]) for v in (0.1, 0.0056, 5.0)))
-    np.testing.assert_allclose(scattering_moments(*args), whole, rtol=2e-5)
+    whole = moments_of(*(jnp.array([v]) for v in (0.1, 0.0056, 5.0)))
+    np.testing.assert_allclose(moments_of(*args), whole, rtol=2e-5)
 
 
 def test_one_slab_has_the_moments_of_pdg(x64):
@@ -113,13 +113,14 @@ def test_sampled_moments_have_their_covariance(getkey):
 
 def test_slab_and_moments_sample_alike(x64, getkey):
     normals = jax.random.normal(getkey(), (100, 2))
-    cov = scattering_moments(*(jnp.array([v]) for v in (0.1, 0.0056, 5.0)))
+    cov = moments_of(*(jnp.array([v]) for v in (0.1, 0.0056, 5.0)))
     slab = scatter_slab(normals, 0.1, highland(0.1 / 0.0056, 5.0))
     for a, b in zip(slab, sample_moments(normals, cov)):
         np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
 @jax.jit
+@jax.value_and_grad
 def sampled(x, normals):
     y, theta = sample_moments(normals, scattering_moments(*x))
     return jnp.sum(y * 1e3 + theta * 2e2)
@@ -128,11 +129,11 @@ def sampled(x, normals):
 def test_gradient_is_the_finite_difference(x64, getkey):
     normals = jax.random.normal(getkey(), (5, 2))
     x = jnp.array([[0.1, 0.4, 0.02], [0.0056, 0.3, 0.0176], [1.0, 0.9, 0.3]])
-    gradient = np.asarray(jax.jit(jax.grad(sampled))(x, normals))
+    gradient = np.asarray(sampled(x, normals)[1])
     difference = np.empty_like(gradient)
     for i in np.ndindex(*x.shape):
         h = 1e-5 * x[i]
-        up, down = (sampled(x.at[i].add(s * h), normals) for s in (1, -1))
+        up, down = (sampled(x.at[i].add(s * h), normals)[0] for s in (1, -1))
         difference[i] = (up - down) / (2 * h)
     np.testing.assert_allclose(gradient, difference, rtol=1e-6)
 
@@ -142,7 +143,7 @@ def test_nothing_scatters_without_matter(getkey, zero):
     normals = jax.random.normal(getkey(), (5, 2))
     lengths = jnp.zeros(3) if zero == "thickness" else jnp.array([0.1, 0.4, 0.02])
     x = jnp.stack([lengths, jnp.full(3, jnp.inf), jnp.ones(3)])
-    value, gradient = jax.jit(jax.value_and_grad(sampled))(x, normals)
+    value, gradient = sampled(x, normals)
     assert value == 0
     assert jnp.all(jnp.isfinite(gradient))
 
