@@ -1,0 +1,239 @@
+"""Scattering, energy loss and hits of the portal."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kythera.instruments.muon_portal.design import Panels, Portal
+from kythera.instruments.muon_portal.reconstruction import at_least_two
+from kythera.instruments.muon_portal.scan import Grid
+from kythera.instruments.muon_portal.scenes import properties
+from kythera.instruments.muon_portal.simulator import HardPortal, SoftPortal
+from kythera.physics import energy_loss, scattering
+from kythera.physics.materials import material
+
+SLOPES = [(0.0, 0.0), (0.7, 0.0), (0.4, -0.5)]
+
+
+def grid_of(layers: int, height: float = 0.4) -> Grid:
+    return Grid((layers, 3, 3), (6.0, 6.0, height))
+
+
+def bare(z_upper=(0.6, 0.5), z_lower=(-0.5, -0.6), **fields) -> Portal:
+    """Panels that see all and scatter nothing."""
+    free = {"resolution": 0.0, "radiation_lengths": 0.0, "efficiency": 1.0}
+    wide = {"span_1": 50.0, "span_2": 50.0}
+    return Portal(*(Panels(z, **(free | wide | fields)) for z in (z_upper, z_lower)))
+
+
+def transverse(scan, hits) -> tuple[np.ndarray, np.ndarray]:
+    """Deflection (rad) and displacement (m) in the plane across the first direction.
+
+    Two projections each, shape (2, muon), from exact hits, by vectors in three dimensions.
+    """
+    points = [
+        np.stack([np.asarray(v)[0, 0] for v in (arm.x, arm.y, arm.z)], -1)
+        for arm in (hits.above, hits.below)
+    ]
+    before, after = (p[0] - p[1] for p in points)  # up along the track
+    before, after = (v / np.linalg.norm(v, axis=-1)[:, None] for v in (before, after))
+    down = -before
+    side = np.cross(down, [0.3, 1.0, 0.1])
+    side /= np.linalg.norm(side, axis=-1)[:, None]
+    other = np.cross(down, side)
+    # where both lines cross the plane through the exit, across the first direction
+    exit_z = -0.2
+    first = points[0][1]
+    at_exit = first + before * ((exit_z - first[:, 2]) / before[:, 2])[:, None]
+    last = points[1][0]
+    gap = np.sum((at_exit - last) * down, -1) / np.sum(-after * down, -1)
+    moved = last - after * gap[:, None] - at_exit
+    angles = [np.sum(-after * e, -1) for e in (side, other)]
+    shifts = [np.sum(moved * e, -1) for e in (side, other)]
+    return np.stack(angles), np.stack(shifts)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("slope", SLOPES)
+def test_slab_scatters_as_highland_says(make_scan, getkey, slope):
+    n, inverse, momentum = 4000, 5.0, 3.0
+    grid = grid_of(4)
+    scan = make_scan(grid, inverse, n, slope, momentum)
+    hits = SoftPortal(grid)(bare(), scan, key=getkey())
+    angles, shifts = transverse(scan, hits)
+    secant = math.sqrt(1 + slope[0] ** 2 + slope[1] ** 2)
+    length = 0.4 * secant
+    theta0 = float(scattering.highland(jnp.asarray(length * inverse), momentum))
+    error = 1 / math.sqrt(4 * n)  # of a root mean square of 2 n numbers, relative
+    rms = [math.sqrt(np.mean(v**2)) for v in (angles, shifts)]
+    assert rms[0] == pytest.approx(theta0, rel=4 * error)
+    assert rms[1] == pytest.approx(length * theta0 / math.sqrt(3), rel=4 * error)
+    correlation = np.corrcoef(angles.ravel(), shifts.ravel())[0, 1]
+    tolerance = 4 * (1 - 0.75) / math.sqrt(2 * n)
+    assert correlation == pytest.approx(math.sqrt(3) / 2, abs=tolerance)
+    assert abs(np.corrcoef(angles)[0, 1]) < 4 / math.sqrt(n)
+    assert np.std(angles[0]) == pytest.approx(np.std(angles[1]), rel=8 * error)
+
+
+@pytest.mark.usefixtures("x64")
+def test_layers_of_voxels_do_not_matter(make_scan, getkey):
+    key, found = getkey(), []
+    for layers in (1, 7):
+        grid = grid_of(layers)
+        scan = make_scan(grid, 8.0, 200, (0.5, 0.2), 1.0)
+        hits = SoftPortal(grid)(bare(), scan, key=key)
+        found.append(np.concatenate([hits.below.x, hits.below.y]))
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_deflection_pulls_the_exit_to_the_same_side(make_scan, getkey):
+    grid = grid_of(1)
+    hits = SoftPortal(grid)(bare(), scan := make_scan(grid, 20.0), key=getkey())
+    exit_x = hits.below.x[0, 0, 0] - scan.x[0]
+    way = hits.below.x[0, 0, 1] - hits.below.x[0, 0, 0]  # from upper to lower panel
+    assert np.corrcoef(exit_x, way)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum", "height"),
+    [("iron", 3.0, 0.2), ("water", 1.0, 1.0), ("lead", 1.0, 0.1), ("iron", 20.0, 1.0)],
+)
+@pytest.mark.parametrize("slope", [(0.0, 0.0), (0.6, 0.3)])
+def test_momentum_left_is_that_of_the_range(
+    make_scan, getkey, name, momentum, height, slope
+):
+    grid = grid_of(10, height)
+    _, stopping = properties(name)
+    scan = make_scan(grid, 0.0, 2, slope, momentum, stopping)
+    simulator = SoftPortal(grid, momentum_resolution=None)
+    left = jax.jit(lambda x: momentum_left(simulator, x))(scan)
+    secant = math.sqrt(1 + slope[0] ** 2 + slope[1] ** 2)
+    exact = energy_loss.momentum_after(momentum, material(name), height * secant)
+    assert float(left[0, 0, 0]) == pytest.approx(float(exact.momentum), rel=0.02)
+
+
+def momentum_left(simulator, scan):
+    from kythera.instruments.muon_portal.simulator import Line, cross_cargo
+
+    line = Line(*(v[:, None] for v in (scan.x, scan.y, scan.slope_x, scan.slope_y)))
+    out = cross_cargo(
+        simulator.grid, scan, line, scan.momentum[:, None], jax.random.key(0)
+    )
+    return out[2]
+
+
+def test_stopped_muons_are_not_seen_below(make_scan, getkey):
+    grid = grid_of(5)
+    scan = make_scan(grid, 1.0, 20, momentum=0.5, stopping=properties("lead")[1])
+    hits = HardPortal(grid)(bare(), scan, key=getkey())
+    assert np.all(hits.above.weight == 1)
+    assert np.all(hits.below.weight == 0)
+    for leaf in jax.tree.leaves(hits):
+        assert np.all(np.isfinite(leaf))
+
+
+def test_soft_edges_become_hard_ones(make_scan, getkey):
+    grid = grid_of(1)
+    design = bare(span_1=0.5, span_2=0.7, efficiency=0.8, tilt_1=0.2)
+    scan = make_scan(grid, 1.0, 4000, (0.2, 0.1))
+    soft = SoftPortal(grid, softness=1e-5)(design, scan, key=getkey())
+    hard = HardPortal(grid)(design, scan, key=getkey())
+    for a, b in ((soft.above, hard.above), (soft.below, hard.below)):
+        chance, seen = np.mean(a.weight, -1), np.mean(b.weight, -1)
+        error = np.sqrt(chance * (1 - chance) / 4000)
+        assert np.all(np.abs(chance - seen) < 4 * error + 1e-3)
+    both = at_least_two(soft.above.weight) * at_least_two(soft.below.weight)
+    found = at_least_two(hard.above.weight) * at_least_two(hard.below.weight)
+    chance = float(np.mean(both))
+    assert 0.02 < chance < 0.6
+    error = math.sqrt(chance * (1 - chance) / 4000)
+    assert float(np.mean(found)) == pytest.approx(chance, abs=4 * error)
+
+
+def test_at_least_two_is_exact():
+    rng = np.random.default_rng(3)
+    chance = rng.uniform(0, 1, (5, 4, 6))
+    chance[0, 0, 0], chance[0, :, 1], chance[1, :, 1] = 1, 0, 1
+    exact = np.zeros((5, 6))
+    for pattern in range(16):
+        hit = np.array([(pattern >> i) & 1 for i in range(4)])
+        if hit.sum() >= 2:
+            exact += np.prod(np.where(hit[:, None], chance, 1 - chance), 1)
+    np.testing.assert_allclose(at_least_two(jnp.asarray(chance)), exact, atol=1e-6)
+
+
+def test_absent_panels_neither_see_nor_scatter(make_scan, getkey):
+    grid = grid_of(1)
+    scan = make_scan(grid, 0.0, 50)
+    thick = bare(z_upper=(0.7, 0.6, 0.5), radiation_lengths=0.5)
+    gone = eqx.tree_at(lambda d: d.upper.present, thick, jnp.array([0.0, 1.0, 0.0]))
+    hits = HardPortal(grid)(gone, scan, key=getkey())
+    assert np.mean(hits.above.weight, (0, 1, 3)).tolist() == [0, 1, 0]
+    np.testing.assert_allclose(hits.above.x[0, 0, 0], scan.x[0], atol=1e-6)
+    np.testing.assert_allclose(hits.above.x[0, 0, 1], scan.x[0], atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_panels_scatter_what_is_below_them(make_scan, getkey):
+    grid = grid_of(1)
+    scan = make_scan(grid, 0.0, 4000, momentum=2.0)
+    thick = bare(z_upper=(0.7, 0.5), radiation_lengths=0.04)
+    hits = SoftPortal(grid)(thick, scan, key=getkey())
+    theta0 = float(scattering.highland(jnp.asarray(0.04), 2.0))
+    off = np.asarray(hits.above.x[0, 0] - scan.x[0])
+    np.testing.assert_allclose(off[0], 0, atol=1e-9)
+    assert np.std(off[1]) == pytest.approx(0.2 * theta0, rel=4 / math.sqrt(8000))
+    below = np.asarray(hits.below.x[0, 0, 0] - scan.x[0])
+    lever = theta0 * math.hypot(1.2, 1.0)  # down to z = -0.5
+    assert np.std(below) == pytest.approx(lever, rel=4 / math.sqrt(8000))
+
+
+@pytest.mark.usefixtures("x64")
+def test_points_lie_on_tilted_panels(make_scan, getkey):
+    grid = grid_of(1)
+    scan = make_scan(grid, 0.0, 20, (0.3, -0.2))
+    design = bare(tilt_1=0.3, tilt_2=-0.2, resolution=0.01)
+    hits = SoftPortal(grid)(design, scan, key=getkey())
+    for panels, points in ((design.upper, hits.above), (design.lower, hits.below)):
+        side_1, side_2, normal = (np.asarray(a)[:, :, None] for a in panels.axes)
+        place = np.stack([np.asarray(v)[0, 0] for v in (points.x, points.y, points.z)])
+        place = place - np.asarray(panels.centre)[:, :, None]
+        np.testing.assert_allclose((place * normal).sum(0), 0, atol=1e-9)
+        assert np.allclose((side_1 * side_2).sum(0), 0)
+        assert np.allclose(np.cross(side_1, side_2, axis=0), normal)
+    exact = SoftPortal(grid)(bare(tilt_1=0.3, tilt_2=-0.2), scan, key=getkey())
+    depth = np.asarray(exact.above.z[0, 0]) - grid.top
+    line = np.asarray(scan.x[0] + scan.slope_x[0] * depth)
+    np.testing.assert_allclose(exact.above.x[0, 0], line, atol=1e-9)
+
+
+@pytest.mark.parametrize("facing", ["x", "y"])
+@pytest.mark.parametrize("place", [-4.0, 4.0])
+def test_panels_beside_see_the_arm_on_their_side(make_scan, getkey, facing, place):
+    grid = grid_of(1)
+    sides = Panels(
+        [0.0],
+        **{facing: place},
+        span_1=50.0,
+        span_2=50.0,
+        resolution=0.0,
+        efficiency=1.0,
+        facing=facing,
+    )
+    design = Portal(bare().upper, bare().lower, sides)
+    for sign in (1.0, -1.0):
+        slope = (sign, 0.0) if facing == "x" else (0.0, sign)
+        scan = make_scan(grid, 0.0, 10, slope)
+        hits = HardPortal(grid)(design, scan, key=getkey())
+        # dr/dz > 0: the muon comes down from the positive side
+        first = sign * place > 0
+        assert np.all(hits.above.weight[0, 0, -1] == first)
+        assert np.all(hits.below.weight[0, 0, -1] == (not first))
+        arm = hits.above if first else hits.below
+        met = (arm.x if facing == "x" else arm.y)[0, 0, -1]
+        np.testing.assert_allclose(met, place, atol=1e-5)
