@@ -14,7 +14,7 @@ from kythera.instruments.muon_portal.scan import Grid
 from kythera.instruments.muon_portal.simulator import Line, voxel_index
 from kythera.physics.kinematics import velocity
 from kythera.physics.scattering import log_correction
-from kythera.units import MeV
+from kythera.units import GeV, MeV
 
 
 class Image(eqx.Module):
@@ -35,8 +35,10 @@ def _add_up(grid: Grid, index: Array, *values: Array) -> list[Array]:
     flat = index.reshape(*lead, -1)
 
     def one(i: Array, v: Array) -> Array:
-        return jnp.zeros((grid.voxels, v.shape[-1]), v.dtype).at[i].add(
-            v, mode="promise_in_bounds"
+        return (
+            jnp.zeros((grid.voxels, v.shape[-1]), v.dtype)
+            .at[i]
+            .add(v, mode="promise_in_bounds")
         )
 
     stacked = jnp.stack([jnp.broadcast_to(v, index.shape) for v in values], -1)
@@ -143,12 +145,15 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
         typical: density at the start, and that of an inverse-gamma prior, 1/m.
         prior: strength of the prior in projected scatters: voxels that few muons crossed
             stay near `typical`, and their outliers do not look like lead.
+        slowest: muons below this momentum are left out, GeV: they lose much of it in the
+            cargo, scatter more than their first momentum says, and look like lead.
     """
 
     grid: Grid
     iterations: int = eqx.field(static=True, default=10)
     typical: float = 1.0
     prior: float = 2.0
+    slowest: float = 1.0 * GeV
     references: ClassVar[tuple[str, ...]] = (
         "L. J. Schultz et al., Statistical reconstruction for cosmic ray muon tomography, "
         "IEEE Trans. Image Process. 16 (2007) 1985",
@@ -171,6 +176,7 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
             inside * length * (d * (d + length) + length**2 / 3),
         )
         scale = _scale(x)
+        weight = x.weight * (x.momentum > self.slowest)
 
         def step(density: Array, _: None) -> tuple[Array, None]:
             met = jnp.take_along_axis(
@@ -198,14 +204,15 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
                 v_theta = c2 * sums[0] + e_theta
                 v_cross = c2 * sums[1] + e_cross
                 v_y = c2 * sums[2] + e_y
-                det = v_theta * v_y - v_cross**2
+                det = v_theta * v_y
+                det = jnp.maximum(det - v_cross**2, 1e-5 * det)  # rounding, in float32
                 a = (v_y * theta - v_cross * y) / det
                 b = (v_theta * y - v_cross * theta) / det
                 pull = pull + _quadratic(moments, a**2, a * b, b**2)
                 trace = trace + _quadratic(
                     moments, v_y / det, -v_cross / det, v_theta / det
                 )
-            counts = (x.weight * c2)[..., None, :]
+            counts = (weight * c2)[..., None, :]
             up, down = _add_up(grid, index, counts * pull, counts * trace)
             up = up + self.prior * self.typical / density**2
             down = down + self.prior / density

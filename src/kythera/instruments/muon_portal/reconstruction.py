@@ -120,7 +120,12 @@ class TrackFits(AbstractStage[Portal, Hits, Scatters]):
         # what was not seen is nan or huge: it must not reach sums, not even times zero
         safe = jax.tree.map(lambda v: jnp.where(weight > UNSEEN, v, 1.0), found)
         return eqx.tree_at(
-            lambda f: f.weight, safe, jnp.where(weight > UNSEEN, weight, 0.0)
+            lambda f: (f.weight, f.covariance_x, f.covariance_y),
+            safe,
+            tuple(
+                jnp.where(weight > UNSEEN, v, 0.0)
+                for v in (weight, found.covariance_x, found.covariance_y)
+            ),
         )
 
 
@@ -209,10 +214,14 @@ def scatters(
             (1 - shrink * by**2) ** 2 * vy + mixed * vx,
         ]
 
-    d = transverse(*(o.at(bottom) - i.at(bottom) for i, o in zip(into, out, strict=True)))
+    d = transverse(
+        *(o.at(bottom) - i.at(bottom) for i, o in zip(into, out, strict=True))
+    )
     e = transverse(*(o.slope - i.slope for i, o in zip(into, out, strict=True)))
     pairs = list(zip(into, out, strict=True))
-    var_d = variances(*(i.variance_at(bottom) + o.variance_at(bottom) for i, o in pairs))
+    var_d = variances(
+        *(i.variance_at(bottom) + o.variance_at(bottom) for i, o in pairs)
+    )
     var_e = variances(*(i.slope_variance + o.slope_variance for i, o in pairs))
     cov = variances(
         *(

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors
+from kythera.core import random
 from kythera.core.stage import AbstractSource
 from kythera.core.types import Array, Float, Key
 from kythera.instruments.muon_portal.scan import Grid, Scan
 from kythera.instruments.muon_portal.simulator import REFERENCE_MOMENTUM
 from kythera.physics import energy_loss
-from kythera.physics.materials import Material, material
+from kythera.physics.materials import material, stack
 from kythera.stages.sources.muons import BoxMuons, FileMuons, FixedMuons
 from kythera.units import cm, kg, m, mm
 
@@ -36,29 +37,37 @@ class Voxels(eqx.Module):
 
 
 class AbstractScene(eqx.Module):
-    """Draws cargoes; knows nothing of muons or panels."""
+    """A cargo as a function of uniform random numbers; knows nothing of muons or panels.
+
+    (Numbers, not a key: the source draws those of all rows in one call.)
+    """
 
     references: ClassVar[tuple[str, ...]] = ()
     grid: eqx.AbstractVar[Grid]
 
+    @property
     @abc.abstractmethod
-    def __call__(self, *, key: Key) -> Voxels:
-        """Draw one cargo."""
+    def numbers(self) -> int:
+        """How many random numbers make one cargo."""
+
+    @abc.abstractmethod
+    def __call__(self, u: Float[Array, " number"]) -> Voxels:
+        """One cargo from numbers uniform in [0, 1)."""
 
 
 @functools.lru_cache
-def properties(name: str) -> np.ndarray:
-    """(1/X0 in 1/m, mean energy loss of a 3 GeV muon in GeV/m) of a material, shape (2,).
+def properties(*names: str) -> np.ndarray:
+    """(1/X0 in 1/m, mean energy loss of a 3 GeV muon in GeV/m), shape (len(names), 2).
 
     Raises:
         InputError: unknown material.
     """
-    matter: Material = material(name)
-    with jax.ensure_compile_time_eval():  # a number also where a scene is traced
-        loss = energy_loss.muon_energy_loss(REFERENCE_MOMENTUM, matter)
-        return np.array(
-            [1 / float(matter.radiation_length), float(loss * matter.density)]
-        )
+    matter = stack([material(name) for name in names])
+    with jax.ensure_compile_time_eval():  # numbers also where a scene is traced
+        momentum = jnp.asarray(REFERENCE_MOMENTUM)
+        loss = jax.jit(energy_loss.muon_energy_loss)(momentum, matter)
+        linear = np.asarray(loss * matter.density)
+    return np.stack([1 / np.asarray(matter.radiation_length), linear], -1)
 
 
 def overlap(
@@ -102,18 +111,19 @@ class BlockInBox(AbstractScene):
     smallest: float = 20 * cm
     largest: float = 40 * cm
 
-    def __call__(self, *, key: Key) -> Voxels:
+    @property
+    def numbers(self) -> int:
+        """Sides and place."""
+        return 6
+
+    def __call__(self, u: Float[Array, "6"]) -> Voxels:
         """One box; target "presence" is 1."""
-        to_sides, to_place = jax.random.split(key)
-        sides = jax.random.uniform(
-            to_sides, (3,), minval=self.smallest, maxval=self.largest
-        )
+        sides = self.smallest + (self.largest - self.smallest) * u[:3]
         room = jnp.array(self.grid.size) - sides
-        centre = room * (jax.random.uniform(to_place, (3,)) - 0.5)
-        base = jnp.asarray(properties(self.filling), float)[:, None, None, None]
-        field = jnp.broadcast_to(base, (2, *self.grid.shape))
-        share = overlap(self.grid, centre, sides)
-        field = _fill(field, share, jnp.asarray(properties(self.block), float))
+        centre = room * (u[3:] - 0.5)
+        base, block = jnp.asarray(properties(self.filling, self.block), float)
+        field = jnp.broadcast_to(base[:, None, None, None], (2, *self.grid.shape))
+        field = _fill(field, overlap(self.grid, centre, sides), block)
         return Voxels(field[:1], field[1:], {"presence": jnp.ones(())})
 
 
@@ -135,56 +145,58 @@ class Lorry(AbstractScene):
 
     grid: Grid
     hidden: tuple[str, ...] = eqx.field(static=True, default=("uranium",))
-    lightest: float = 20 * kg
-    heaviest: float = 60 * kg
+    lightest: float = 50 * kg
+    heaviest: float = 150 * kg
     walls: float = 3 * mm
     goods: tuple[str, ...] = eqx.field(
         static=True, default=("water", "polyethylene", "aluminium", "iron", "concrete")
     )
     boxes: int = eqx.field(static=True, default=8)
-    densest: float = 0.5
+    densest: float = 0.3
 
-    def __call__(self, *, key: Key) -> Voxels:
+    @property
+    def numbers(self) -> int:
+        """Kind, mass and place of the cube; kind, packing, sides and place of each box."""
+        return 5 + 8 * self.boxes
+
+    def __call__(self, u: Float[Array, " number"]) -> Voxels:
         """One lorry without and with a hidden cube.
 
         Targets: "mass" (kg) and "material" (index in `hidden`) of the cube, and its centre
         "x", "y", "z" (m).
         """
-        to_cargo, to_kind, to_mass, to_place = jax.random.split(key, 4)
-        cargo = self._cargo(to_cargo)
-        kind = jax.random.randint(to_kind, (), 0, len(self.hidden))
-        table = jnp.asarray([properties(name) for name in self.hidden], float)
+        cargo = self._cargo(u[5:].reshape(self.boxes, 8))
+        kind = (u[0] * len(self.hidden)).astype(int)
+        table = jnp.asarray(properties(*self.hidden), float)
         density = jnp.asarray([material(n).density for n in self.hidden], float)[kind]
         low, high = jnp.log(self.lightest), jnp.log(self.heaviest)
-        mass = jnp.exp(low + (high - low) * jax.random.uniform(to_mass))
+        mass = jnp.exp(low + (high - low) * u[1])
         side = (mass / density) ** (1 / 3)
         room = jnp.array(self.grid.size) - side - 2 * self.walls
-        centre = room * (jax.random.uniform(to_place, (3,)) - 0.5)
+        centre = room * (u[2:5] - 0.5)
         share = overlap(self.grid, centre, jnp.full((3,), side))
         both = jnp.stack([cargo, _fill(cargo, share, table[kind])], 1)
         target = dict(zip("xyz", centre, strict=True))
         target |= {"mass": mass, "material": kind.astype(float)}
         return Voxels(both[0], both[1], target)
 
-    def _cargo(self, key: Key) -> Float[Array, "2 z y x"]:
+    def _cargo(self, u: Float[Array, "box 8"]) -> Float[Array, "2 z y x"]:
         """Walls and goods."""
         size = jnp.array(self.grid.size)
         inner = overlap(self.grid, jnp.zeros(3), size - 2 * self.walls)
-        steel = jnp.asarray(properties("steel"), float)
-        air = jnp.asarray(properties("air"), float)[:, None, None, None]
-        table = jnp.asarray([properties(name) for name in self.goods], float)
+        every = jnp.asarray(properties("steel", "air", *self.goods), float)
+        steel, air, table = every[0], every[1][:, None, None, None], every[2:]
 
-        def load(field: Array, k: Key) -> tuple[Array, None]:
-            to_kind, to_sides, to_place, to_packing = jax.random.split(k, 4)
-            value = table[jax.random.randint(to_kind, (), 0, len(self.goods))]
-            packing = self.densest * jax.random.uniform(to_packing, minval=0.1)
-            sides = size * jax.random.uniform(to_sides, (3,), minval=0.15, maxval=0.5)
-            centre = (size - sides) * (jax.random.uniform(to_place, (3,)) - 0.5)
+        def load(field: Array, v: Float[Array, "8"]) -> tuple[Array, None]:
+            value = table[(v[0] * len(self.goods)).astype(int)]
+            packing = self.densest * (0.1 + 0.9 * v[1])
+            sides = size * (0.15 + 0.35 * v[2:5])
+            centre = (size - sides) * (v[5:] - 0.5)
             share = packing * overlap(self.grid, centre, sides)
             return _fill(field, share, value), None
 
         goods = jnp.broadcast_to(air, (2, *self.grid.shape))
-        goods, _ = jax.lax.scan(load, goods, jax.random.split(key, self.boxes))
+        goods, _ = jax.lax.scan(load, goods, u)
         return _fill(goods, 1 - inner, steel)
 
 
@@ -203,19 +215,22 @@ class SoilWalls(AbstractScene):
     thinnest: float = 20 * cm
     thickest: float = 50 * cm
 
-    def __call__(self, *, key: Key) -> Voxels:
+    @property
+    def numbers(self) -> int:
+        """Thickness, place, height."""
+        return 3
+
+    def __call__(self, u: Float[Array, "3"]) -> Voxels:
         """Soil without and with the wall; targets "x" and "thickness" of it, m."""
-        u = jax.random.uniform(key, (3,))
         thick = self.thinnest + (self.thickest - self.thinnest) * u[0]
         length, breadth, height = self.grid.size
         x = (length - thick) * (u[1] - 0.5)
         tall = height * (0.3 + 0.6 * u[2])
-        base = jnp.asarray(properties(self.soil), float)[:, None, None, None]
-        field = jnp.broadcast_to(base, (2, *self.grid.shape))
+        soil, value = jnp.asarray(properties(self.soil, self.wall), float)
+        field = jnp.broadcast_to(soil[:, None, None, None], (2, *self.grid.shape))
         centre = jnp.stack([x, jnp.zeros_like(x), (tall - height) / 2])
         sides = jnp.stack([thick, jnp.full_like(x, breadth), tall])
         share = overlap(self.grid, centre, sides)
-        value = jnp.asarray(properties(self.wall), float)
         both = jnp.stack([field, _fill(field, share, value)], 1)
         return Voxels(both[0], both[1], {"x": x, "thickness": thick})
 
@@ -236,10 +251,15 @@ class LadleFurnace(AbstractScene):
     lowest: float = 0.15
     highest: float = 0.85
 
-    def __call__(self, *, key: Key) -> Voxels:
+    @property
+    def numbers(self) -> int:
+        """The level."""
+        return 1
+
+    def __call__(self, u: Float[Array, "1"]) -> Voxels:
         """One ladle; target "level" is the height of the steel's surface, m."""
         length, breadth, height = self.grid.size
-        share = jax.random.uniform(key, minval=self.lowest, maxval=self.highest)
+        share = self.lowest + (self.highest - self.lowest) * u[0]
         floor = -height / 2 + self.walls
         level = floor + share * (height - self.walls - self.slag)
         inner = jnp.array([length - 2 * self.walls, breadth - 2 * self.walls, 0.0])
@@ -327,14 +347,19 @@ class FileScene(AbstractScene):
         self.inverse_x0 = jnp.asarray(inverse, float)
         self.stopping = jnp.asarray(density * loss, float)
 
-    def __call__(self, *, key: Key) -> Voxels:
+    @property
+    def numbers(self) -> int:
+        """None: it is always the same."""
+        return 0
+
+    def __call__(self, u: Float[Array, "0"]) -> Voxels:
         """The scene."""
         return Voxels(self.inverse_x0, self.stopping, {})
 
 
 def default_grid() -> Grid:
-    """A lorry's cargo space of 4 x 2.4 x 2.4 m in voxels of 20 cm."""
-    return Grid((12, 12, 20), (4 * m, 2.4 * m, 2.4 * m))
+    """A lorry's cargo bay of 2.4 x 2 x 2 m in voxels of 20 cm."""
+    return Grid((10, 10, 12), (2.4 * m, 2 * m, 2 * m))
 
 
 class Scanned(AbstractSource[Scan]):
@@ -365,7 +390,7 @@ class Scanned(AbstractSource[Scan]):
     @property
     def scans(self) -> int:
         """Variants of a row."""
-        drawn = eqx.filter_eval_shape(lambda k: self.scene(key=k), jax.random.key(0))
+        drawn = eqx.filter_eval_shape(self.scene, jnp.zeros(self.scene.numbers))
         return drawn.inverse_x0.shape[0]
 
     @property
@@ -381,7 +406,8 @@ class Scanned(AbstractSource[Scan]):
     def __call__(self, events: int, *, key: Key) -> Scan:
         """Draw `events` cargoes and their muons."""
         to_scene, to_muons = jax.random.split(key)
-        cargo = jax.vmap(lambda k: self.scene(key=k))(jax.random.split(to_scene, events))
+        numbers = random.uniform(to_scene, (events, self.scene.numbers))
+        cargo = jax.vmap(self.scene)(numbers)
         drawn = self.muons(events * self.count, key=to_muons)
         x, y, slope_x, slope_y, momentum = (v.reshape(events, -1) for v in drawn)
         return Scan(

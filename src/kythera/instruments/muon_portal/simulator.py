@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from kythera.core import random
 from kythera.core.stage import AbstractPathwiseSimulator, AbstractSimulator
 from kythera.core.types import Array, Float, Key
 from kythera.instruments.muon_portal.design import Panels, Portal
@@ -109,15 +110,16 @@ def _simulate(
     softness: float | None,
 ) -> Hits:
     grid = portal.grid
-    to_cargo, to_upper, to_lower, to_sides, to_momentum = jax.random.split(key, 5)
+    to_normal, to_chance = jax.random.split(key)
     line = Line(  # (event, 1, muon): the scans of a row share their muons
         *(v[:, None] for v in (x.x, x.y, x.slope_x, x.slope_y))
     )
     momentum = x.momentum[:, None]
     shape = (x.x.shape[0], x.inverse_x0.shape[1], x.x.shape[1])
-    place, kick, left, alive = cross_cargo(grid, x, line, momentum, to_cargo)
+    dice = _Dice(design, shape, to_normal, to_chance, hard=softness is None)
+    place, kick, left, alive = cross_cargo(grid, x, line, momentum, dice.normal(4))
     alive = alive * x.weight[:, None]
-    above, kicks = _arm(design.upper, line, momentum, shape, to_upper, softness, grid)
+    above, kicks = _arm(design.upper, line, momentum, dice, softness, grid)
     # below the cargo: the entry line, moved by the cargo and by the panels above it
     exit_z = -grid.top
     shift_x, shift_y = line.stretched(*place)
@@ -130,23 +132,68 @@ def _simulate(
         line.slope_y + bend_y,
     )
     out = _kicked(out, kicks, design.upper.z, grid)
-    below, _ = _arm(design.lower, out, left, shape, to_lower, softness, grid)
+    below, _ = _arm(design.lower, out, left, dice, softness, grid)
     if design.sides is not None:
         above, below = _with_sides(
-            design.sides, grid, line, out, (above, below), shape, to_sides, softness
+            design.sides, grid, line, out, (above, below), dice, softness
         )
     below = eqx.tree_at(lambda p: p.weight, below, below.weight * alive[:, :, None])
     if portal.momentum_resolution is None:
         measured = jnp.full(shape, portal.momentum)
     else:
-        smear = jax.random.normal(to_momentum, (shape[0], 1, shape[2]))
-        measured = momentum * jnp.exp(portal.momentum_resolution * smear)
-        measured = jnp.broadcast_to(measured, shape)
+        measured = momentum * jnp.exp(portal.momentum_resolution * dice.normal(1)[0])
     return Hits(above, below, measured)
 
 
+class _Dice:
+    """All random numbers of a simulation, drawn in one call and handed out in order.
+
+    Args:
+        design: whose panels count.
+        shape: (event, scan, muon).
+        to_normal, to_chance: keys.
+        hard: whether hits happen or not, which takes one uniform number for each.
+    """
+
+    def __init__(
+        self,
+        design: Portal,
+        shape: tuple[int, int, int],
+        to_normal: Key,
+        to_chance: Key,
+        *,
+        hard: bool,
+    ):
+        """See the class."""
+        panels = sum(group.count for group in design.groups.values())
+        sides = 0 if design.sides is None else design.sides.count
+        crossed = panels + sides  # a side panel is met before or behind the cargo
+        self.shape = shape
+        self._normal = random.normal(to_normal, (5 + 4 * crossed, *shape))
+        self._chance = random.uniform(to_chance, (crossed, *shape)) if hard else None
+        self._next = {"normal": 0, "chance": 0}
+
+    def _take(self, kind: str, source: Array, count: int) -> Array:
+        first = self._next[kind]
+        self._next[kind] = first + count
+        return source[first : first + count]
+
+    def normal(self, count: int) -> Float[Array, "count event scan muon"]:
+        """The next `count` normal numbers of each muon."""
+        return self._take("normal", self._normal, count)
+
+    def chance(self, count: int) -> Float[Array, "count event scan muon"]:
+        """The next `count` uniform numbers of each muon."""
+        return self._take("chance", self._chance, count)
+
+    def normals(self, count: int) -> Float[Array, "2 event scan count muon"]:
+        """Two normal numbers for each of `count` panels."""
+        pairs = self.normal(2 * count).reshape(2, count, *self.shape)
+        return jnp.moveaxis(pairs, 1, 3)
+
+
 def cross_cargo(
-    grid: Grid, x: Scan, line: Line, momentum: Array, key: Key
+    grid: Grid, x: Scan, line: Line, momentum: Array, normal: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, Array], Array, Array]:
     """Displacement, deflection and energy loss in the voxels on each muon's line.
 
@@ -155,7 +202,7 @@ def cross_cargo(
         x: cargoes.
         line: entry lines, shape (event, 1, muon), in coordinates of the top plane.
         momentum: at the entry, GeV, (event, 1, muon).
-        key: of the four random numbers for each muon.
+        normal: four standard normal numbers for each muon, (4, event, scan, muon).
 
     Returns:
         transverse displacements at the exit (m) and deflections (rad) in two projections,
@@ -187,7 +234,6 @@ def cross_cargo(
     covariance = jnp.stack(
         [jnp.stack([spread, cross], -1), jnp.stack([cross, angle], -1)], -2
     )
-    normal = jax.random.normal(key, (4, *angle.shape))
     place_1, kick_1 = scattering.sample_moments(
         jnp.stack([normal[0], normal[1]], -1), covariance
     )
@@ -199,7 +245,9 @@ def cross_cargo(
 
 def path_integrals(
     grid: Grid, x: Scan, line: Line
-) -> tuple[Float[Array, "event scan layer muon"], Float[Array, "event scan layer muon"]]:
+) -> tuple[
+    Float[Array, "event scan layer muon"], Float[Array, "event scan layer muon"]
+]:
     """1/X0 and stopping power that each muon meets in each layer of voxels, 0 outside.
 
     A layer is looked up once, at its middle, on the muon's straight line.
@@ -242,10 +290,10 @@ def voxel_index(grid: Grid, line: Line) -> tuple[Array, Array]:
     return index, inside.astype(line.x.dtype)
 
 
-def _kicks(panels: Panels, line: Line, momentum: Array, shape: tuple, key: Key):
+def _kicks(
+    panels: Panels, line: Line, momentum: Array, normal: Array
+) -> tuple[Array, Array]:
     """Slope changes (x, y) that each panel gives a muon, shape (..., panel, muon)."""
-    events, scans, muons = shape
-    normal = jax.random.normal(key, (2, events, scans, panels.count, muons))
     path = panels.radiation_lengths[:, None] * line.secant[..., None, :]
     path = path * panels.present[:, None]
     theta = scattering.highland(path, momentum[..., None, :])
@@ -254,7 +302,7 @@ def _kicks(panels: Panels, line: Line, momentum: Array, shape: tuple, key: Key):
     return wide.secant * bend_x, wide.secant * bend_y
 
 
-def _kicked(line: Line, kicks, z: Array, grid: Grid) -> Line:
+def _kicked(line: Line, kicks: tuple[Array, Array], z: Array, grid: Grid) -> Line:
     """The line below all panels at heights z that kicked it."""
     kick_x, kick_y = kicks
     lever = (grid.top - z)[:, None]
@@ -270,33 +318,30 @@ def _arm(
     panels: Panels,
     line: Line,
     momentum: Array,
-    shape: tuple[int, int, int],
-    key: Key,
+    dice: _Dice,
     softness: float | None,
     grid: Grid,
-):
+) -> tuple[Points, tuple[Array, Array]]:
     """Points on a group of panels that are crossed one after the other, and the kicks."""
-    to_kicks, to_hits = jax.random.split(key)
-    kick_x, kick_y = _kicks(panels, line, momentum, shape, to_kicks)
+    kick_x, kick_y = _kicks(panels, line, momentum, dice.normals(panels.count))
     # panel k acts on panel i below it: lever (z_k - z_i)+, with the sign of dr/dz
     lever = -jnp.maximum(panels.z[:, None] - panels.z, 0)  # (k, i)
     off_x = jnp.einsum("...km,ki->...im", kick_x, lever)
     off_y = jnp.einsum("...km,ki->...im", kick_y, lever)
-    points = _points(panels, line, (off_x, off_y), shape, to_hits, softness, grid)
+    points = _points(panels, line, (off_x, off_y), dice, softness, grid)
     return points, (kick_x, kick_y)
 
 
 def _points(
     panels: Panels,
     line: Line,
-    offset: tuple[Array, Array],
-    shape: tuple[int, int, int],
-    key: Key,
+    offset: tuple[Array | float, Array | float],
+    dice: _Dice,
     softness: float | None,
     grid: Grid,
 ) -> Points:
     """Measured points where lines, moved by `offset`, cross the panels."""
-    events, scans, muons = shape
+    events, scans, muons = dice.shape
     side_1, side_2, normal = (a[..., None] for a in panels.axes)  # (3, panel, 1)
     centre = panels.centre[..., None] - jnp.array([0, 0, grid.top])[:, None, None]
     ax = line.x[..., None, :] + offset[0]
@@ -314,11 +359,11 @@ def _points(
     half_1, half_2 = panels.span_1[:, None] / 2, panels.span_2[:, None] / 2
     chance = (panels.present * panels.efficiency)[:, None]
     count = (events, scans, panels.count, muons)
-    to_noise, to_chance = jax.random.split(key)
-    noise = panels.resolution[:, None] * jax.random.normal(to_noise, (2, *count))
+    noise = panels.resolution[:, None] * dice.normals(panels.count)
     if softness is None:
         inside = (jnp.abs(u) <= half_1) & (jnp.abs(v) <= half_2)
-        seen = inside & (jax.random.uniform(to_chance, count) < chance)
+        luck = jnp.moveaxis(dice.chance(panels.count), 0, 2)
+        seen = inside & (luck < chance)
         weight = seen.astype(u.dtype)
     else:
         inside = (
@@ -342,8 +387,7 @@ def _with_sides(
     line: Line,
     out: Line,
     arms: tuple[Points, Points],
-    shape: tuple[int, int, int],
-    key: Key,
+    dice: _Dice,
     softness: float | None,
 ) -> tuple[Points, Points]:
     """Add the points of panels beside the volume to the arm in which they were made.
@@ -354,13 +398,11 @@ def _with_sides(
     place = panels.x if panels.facing == "x" else panels.y
     added = []
     for arm, track, sign in ((arms[0], line, 1.0), (arms[1], out, -1.0)):
-        points = _points(panels, track, (0.0, 0.0), shape, key, softness, grid)
+        points = _points(panels, track, (0.0, 0.0), dice, softness, grid)
         slope = track.slope_x if panels.facing == "x" else track.slope_y
         here = sign * jnp.sign(place)[:, None] * slope[..., None, :] > 0
         points = eqx.tree_at(lambda p: p.weight, points, points.weight * here)
-        added.append(
-            jax.tree.map(lambda a, b: jnp.concatenate([a, b], 2), arm, points)
-        )
+        added.append(jax.tree.map(lambda a, b: jnp.concatenate([a, b], 2), arm, points))
     return added[0], added[1]
 
 

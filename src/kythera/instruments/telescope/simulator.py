@@ -1,9 +1,9 @@
 """Straight tracks through the planes, measured with Gaussian errors."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
+from kythera.core import random
 from kythera.core.stage import (
     AbstractPathwiseSimulator,
     AbstractSource,
@@ -39,7 +39,7 @@ class Beam(AbstractSource[Tracks]):
 
     def __call__(self, events: int, *, key: Key) -> Tracks:
         """Draw `events` tracks."""
-        normal = jax.random.normal(key, (2, events))
+        normal = random.normal(key, (2, events))
         return Tracks(self.width * normal[0], self.divergence * normal[1])
 
 
@@ -54,7 +54,7 @@ class Planes(
     ) -> Float[Array, "event plane"]:
         """Measured coordinates, m, shape (event, plane)."""
         true = self._true(design, x)
-        return true + design.resolution * jax.random.normal(key, true.shape)
+        return true + design.resolution * random.normal(key, true.shape)
 
     def log_prob(
         self, design: Telescope, x: Tracks, y: Float[Array, "event plane"]

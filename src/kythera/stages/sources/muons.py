@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors
+from kythera.core import random
 from kythera.core.types import Array, Float, Key
 from kythera.physics.kinematics import momentum_from_energy
 from kythera.physics.muon_flux import Flux, FluxSampler, guan
@@ -97,7 +98,7 @@ class BoxMuons(eqx.Module):
         to_flux, to_rest = jax.random.split(key)
         energy, cosine, _ = self.sampler(n, key=to_flux)
         tangent = jnp.sqrt(jnp.maximum(1 / cosine**2 - 1, 0))
-        face, turn, flip, along, down = jax.random.uniform(to_rest, (5, n))
+        face, turn, flip, along, down = random.uniform(to_rest, (5, n))
         length, breadth, height = self.size
         # share of each parallelogram, averaged over azimuth, over X Y
         by_y = 2 / math.pi * height / breadth * tangent  # through a face y = +- Y/2
@@ -118,9 +119,7 @@ class BoxMuons(eqx.Module):
         # a point of the face, or of an edge moved by part of the way down
         shift = jnp.where(through_top, 0.0, down * height)
         edge_x, edge_y = (along - 0.5) * length, (along - 0.5) * breadth
-        x = jnp.where(
-            through_top | through_y, edge_x, jnp.sign(slope_x) * length / 2
-        )
+        x = jnp.where(through_top | through_y, edge_x, jnp.sign(slope_x) * length / 2)
         inner_y = jnp.where(through_top, (down - 0.5) * breadth, edge_y)
         y = jnp.where(through_y, jnp.sign(slope_y) * breadth / 2, inner_y)
         return Muons(
@@ -225,7 +224,7 @@ class FixedMuons(eqx.Module):
 
     def __call__(self, n: int, *, key: Key) -> Muons:
         """Draw n muons."""
-        u = jax.random.uniform(key, (4, n))
+        u = random.uniform(key, (4, n))
         cosine = 1 - u[0] * (1 - jnp.cos(self.theta_max))
         tangent = jnp.sqrt(jnp.maximum(1 / cosine**2 - 1, 0))
         phi = 2 * math.pi * u[1]

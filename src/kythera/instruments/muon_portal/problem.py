@@ -1,0 +1,170 @@
+"""Where to put the panels of a portal, and how large to make them, at a given cost."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from kythera import errors
+from kythera.core.objective import AbstractObjective
+from kythera.core.pipeline import Pipeline
+from kythera.core.problem import Problem
+from kythera.core.space import Real, Space
+from kythera.core.stage import AbstractStage, Chain
+from kythera.instruments.muon_portal import scenes
+from kythera.instruments.muon_portal.design import Panels, Portal, Prices
+from kythera.instruments.muon_portal.drawings import draw
+from kythera.instruments.muon_portal.imaging import LikelihoodImage, PocaImage
+from kythera.instruments.muon_portal.inference import DenseStatistic, FillLevel
+from kythera.instruments.muon_portal.objectives import (
+    BinormalFalseNegatives,
+    CalibratedError,
+    FalseNegatives,
+)
+from kythera.instruments.muon_portal.reconstruction import TrackFits
+from kythera.instruments.muon_portal.simulator import HardPortal, SoftPortal
+from kythera.stages.sources.muons import BoxMuons
+from kythera.units import GeV, cm, m, mm
+
+
+@dataclasses.dataclass(frozen=True)
+class WithinBudget:
+    """Exact budget: spans shrink by one factor until the portal costs at most `limit`.
+
+    With spans f times as long the area costs f^2 and the channels f times as much, so that
+    f solves a quadratic equation; panels that are not present cost nothing.
+
+    Args:
+        prices: of the portal.
+        limit: the budget, in their currency.
+    """
+
+    prices: Prices
+    limit: float
+
+    def __call__(self, portal: Portal) -> Portal:
+        """The portal, shrunk where it must be."""
+        parts = self.prices.shares(portal)
+        left = jnp.maximum(self.limit - parts["panels"], 1e-3 * self.limit)
+        area, channels = parts["area"], parts["channels"]
+        root = jnp.sqrt(channels**2 + 4 * area * left)
+        factor = jnp.minimum(2 * left / (channels + root), 1.0)
+
+        def shrink(panels: Panels) -> Panels:
+            return dataclasses.replace(
+                panels,
+                span_1=panels.span_1 * factor,
+                span_2=panels.span_2 * factor,
+            )
+
+        sides = None if portal.sides is None else shrink(portal.sides)
+        return Portal(shrink(portal.upper), shrink(portal.lower), sides)
+
+
+def start(grid: scenes.Grid) -> Portal:
+    """Four panels above and four below, stacked 5 cm apart, as large as the volume's face.
+
+    Args:
+        grid: the volume.
+    """
+    length, breadth, height = grid.size
+    z = height / 2 + jnp.array([0.50, 0.45, 0.40, 0.35]) * m
+    size = {"span_1": length, "span_2": breadth, "resolution": 1 * mm}
+    return Portal(Panels(z, **size), Panels(-z, **size))
+
+
+def space(portal: Portal, grid: scenes.Grid, project: WithinBudget | None) -> Space:
+    """x, y, z and both spans of every panel above and below.
+
+    Args:
+        portal: the start.
+        grid: the volume, which the panels stay clear of by 10 cm.
+        project: keeps the budget.
+    """
+    length, breadth, height = grid.size
+    clear = height / 2 + 10 * cm
+    free = {}
+    for arm, low, high in (
+        ("upper", clear, clear + 1.2 * m),
+        ("lower", -clear - 1.2 * m, -clear),
+    ):
+        free |= {
+            f"{arm}.x": Real(-length / 4, length / 4, "m"),
+            f"{arm}.y": Real(-breadth / 4, breadth / 4, "m"),
+            f"{arm}.z": Real(low, high, "m"),
+            f"{arm}.span_1": Real(0.2 * m, 2.5 * length, "m"),
+            f"{arm}.span_2": Real(0.2 * m, 2.5 * breadth, "m"),
+        }
+    return Space(portal, free, project)
+
+
+def problem(
+    budget: float | None = None,
+    scene: str = "lorry",
+    muons: int = 4000,
+    events: int = 24,
+    image: str = "likelihood",
+    rate: float = 0.01,
+) -> Problem[Portal]:
+    """The muon portal on one of its scenes.
+
+    Args:
+        budget: what the portal may cost, in the currency of `Prices` (one unit for a square
+            metre of panel); by default what the start costs.
+        scene: "lorry" (a dense block hides in mixed cargo; the loss is the false-negative
+            rate), "soil" (a wall in soil), "ladle" (fill level of molten steel).
+        muons: in one scan.
+        events: cargoes in one evaluation.
+        image: "likelihood", or the simpler and biased "poca".
+        rate: false-positive rate at which false negatives count.
+
+    Returns:
+        40 parameters; search with soft panels, report with hard ones.
+
+    Raises:
+        InputError: unknown scene or image, or a budget <= 0.
+    """
+    known = {
+        "lorry": lambda: scenes.Lorry(scenes.default_grid()),
+        "soil": lambda: scenes.SoilWalls(scenes.default_grid()),
+        "ladle": lambda: scenes.LadleFurnace(
+            scenes.Grid((10, 10, 10), (1.0, 1.0, 1.0))
+        ),
+    }
+    images = {"likelihood": LikelihoodImage, "poca": PocaImage}
+    for word, table in ((scene, known), (image, images)):
+        if word not in table:
+            raise errors.InputError(
+                f"{word!r} is not known. {errors.nearest(word, table)}"
+            )
+    cargo = known[scene]()
+    grid = cargo.grid
+    portal = start(grid)
+    prices = Prices()
+    limit = float(prices(portal)) if budget is None else float(budget)
+    if not limit > 0:
+        raise errors.InputError(
+            f"`budget` must be > 0, but is {budget}. The start costs "
+            f"{float(prices(portal)):.3g}."
+        )
+    inference: AbstractStage = DenseStatistic()
+    soft: AbstractObjective = BinormalFalseNegatives(rate)
+    hard: AbstractObjective | None = FalseNegatives(rate)
+    if scene == "ladle":
+        inference, soft, hard = FillLevel(grid), CalibratedError("level"), None
+    source = scenes.Scanned(cargo, BoxMuons(grid.size), muons)
+    measured = {"momentum_resolution": 0.3, "momentum": 3 * GeV}
+
+    def pipeline(simulator: SoftPortal | HardPortal) -> Pipeline:
+        reconstruction = Chain(TrackFits(grid), images[image](grid))
+        return Pipeline(source, simulator, reconstruction, inference)
+
+    return Problem(
+        space=space(portal, grid, WithinBudget(prices, limit)),
+        pipeline=pipeline(SoftPortal(grid, **measured)),
+        objective=soft,
+        events=events,
+        hard_pipeline=pipeline(HardPortal(grid, **measured)),
+        hard_objective=hard,
+        draw=draw,
+        name="muon_portal",
+    )
