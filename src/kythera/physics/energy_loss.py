@@ -31,7 +31,7 @@ slowest = 0.1  # beta gamma below which the Bethe formula is frozen (its lower l
 radiative_scales = (2.0 * GeV, 12.0 * GeV, 80.0 * GeV, 600.0 * GeV, 8000.0 * GeV)
 
 
-def max_energy_transfer(momentum: Real, mass: Real = muon_mass) -> Real:
+def max_energy_transfer(momentum: Real, mass: Real = muon_mass) -> Array:
     """Largest energy that a particle can give to one electron in one collision.
 
     W_max = 2 m_e beta^2 gamma^2 / (1 + 2 gamma m_e/M + (m_e/M)^2), PDG Eq. 34.4.
@@ -49,7 +49,7 @@ def max_energy_transfer(momentum: Real, mass: Real = muon_mass) -> Real:
     return numerator / (1 + 2 * gamma * ratio + ratio**2)
 
 
-def density_correction(beta_gamma: Real, material: Material) -> Real:
+def density_correction(beta_gamma: Real, material: Material) -> Array:
     """Weakening delta of the ionisation by the polarisation of the medium.
 
     Sternheimer's parameterisation, PDG Eq. 34.7, with x = log10(beta gamma).
@@ -76,7 +76,7 @@ def stopping_power(
     *,
     mass: Real = muon_mass,
     charge: Real = 1.0,
-) -> Real:
+) -> Array:
     """Mean energy that a heavy charged particle loses to the electrons of a medium.
 
     Bethe's formula, PDG Eq. 34.5, for 0.1 < beta gamma < 1000:
@@ -105,7 +105,7 @@ def stopping_power(
     return bethe_k * charge**2 * material.electrons / beta2 * number
 
 
-def muon_ionisation(momentum: Real, material: Material) -> Real:
+def muon_ionisation(momentum: Real, material: Material) -> Array:
     """Mean energy that a muon loses to electrons, with the terms that matter above 10 GeV.
 
     Bethe's formula plus the muon's spin, K Z/A (1/beta^2) (1/8) (W_max / E)^2, and the
@@ -132,7 +132,7 @@ def muon_ionisation(momentum: Real, material: Material) -> Real:
     return stopping_power(momentum, material) + extra
 
 
-def radiative_b(energy: Real, material: Material) -> Real:
+def radiative_b(energy: Real, material: Material) -> Array:
     """Fraction of its energy that a muon radiates per mass thickness: b(E).
 
     b(E) = sum_j c_j E/(E + E_j) + c_nuc n(E): bremsstrahlung and pair production with
@@ -161,7 +161,7 @@ def radiative_b(energy: Real, material: Material) -> Real:
     return b + nuclear * rise * (1 + 0.1645 * jnp.log1p(energy / 3214.0))
 
 
-def muon_energy_loss(momentum: Real, material: Material) -> Real:
+def muon_energy_loss(momentum: Real, material: Material) -> Array:
     """Mean energy that a muon loses per mass thickness: a(E) + b(E) E, PDG Eq. 34.40.
 
     Args:
@@ -189,15 +189,15 @@ class Slowed(NamedTuple):
 _n = 1.75
 
 
-def _transport(kinetic: Real) -> Real:
+def _transport(kinetic: Real) -> Array:
     return jnp.expm1(jnp.log1p(kinetic**_n) / _n)
 
 
-def _kinetic(u: Real) -> Real:
+def _kinetic(u: Real) -> Array:
     return jnp.expm1(_n * jnp.log1p(u)) ** (1 / _n)
 
 
-def _transport_slope(u: Real, kinetic: Real) -> Real:
+def _transport_slope(u: Real, kinetic: Real) -> Array:
     x = kinetic / (1 + u)  # du/dT = x^(n - 1), by roots, which cost less than a power
     return jnp.sqrt(x) * jnp.sqrt(jnp.sqrt(x))
 
@@ -247,16 +247,16 @@ def momentum_after(
         mass, loss = muon_mass, muon_energy_loss
     else:
 
-        def loss(p: Real, medium: Material) -> Real:
-            return stopping_power(p, medium, mass=mass, charge=charge)
+        def loss(momentum: Real, material: Material) -> Array:
+            return stopping_power(momentum, material, mass=mass, charge=charge)
 
     floor = _transport(0.01)
 
-    def smooth(u: Real) -> Real:  # u itself above 2 floor, level at floor below zero
+    def smooth(u: Real) -> Array:  # u itself above 2 floor, level at floor below zero
         level = floor + jnp.maximum(u, 0.0) ** 2 / (4 * floor)
         return jnp.where(u < 2 * floor, level, u)
 
-    def slope(u: Real) -> Real:
+    def slope(u: Real) -> Array:
         u = smooth(u)
         kinetic = _kinetic(u)
         du_dkinetic = _transport_slope(u, kinetic)
@@ -287,7 +287,7 @@ def landau_xi(
     *,
     mass: Real = muon_mass,
     charge: Real = 1.0,
-) -> Real:
+) -> Array:
     """Scale of the fluctuations of the energy loss in a thin layer.
 
     xi = (K/2) (Z/A) z^2 x / beta^2, x the mass thickness; PDG below Eq. 34.12.
@@ -316,7 +316,7 @@ def most_probable_loss(
     *,
     mass: Real = muon_mass,
     charge: Real = 1.0,
-) -> Real:
+) -> Array:
     """Most probable energy loss in a layer (Landau-Vavilov-Bichsel).
 
     Delta_p = xi [ln(2 m_e beta^2 gamma^2/I) + ln(xi/I) + 0.200 - beta^2 - delta],
@@ -356,7 +356,7 @@ def bohr_straggling(
     *,
     mass: Real = muon_mass,
     charge: Real = 1.0,
-) -> Real:
+) -> Array:
     """Variance of the ionisation loss in a layer (Bohr, relativistic).
 
     Omega^2 = xi W_max (1 - beta^2/2): the second moment of the Rutherford spectrum up to
@@ -388,7 +388,7 @@ def straggled_loss(
     model: str = "moyal",
     mass: Real = muon_mass,
     charge: Real = 1.0,
-) -> Real:
+) -> Array:
     """One random ionisation loss in a layer, from one standard normal number.
 
     "moyal", for thin layers (xi < W_max): Delta_p + xi lambda with lambda = -ln(n^2),

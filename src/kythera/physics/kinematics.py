@@ -8,7 +8,7 @@ from kythera.units import muon_mass
 Real = Float[Array, "*batch"] | float
 
 
-def energy_from_momentum(momentum: Real, mass: Real = muon_mass) -> Real:
+def energy_from_momentum(momentum: Real, mass: Real = muon_mass) -> Array:
     """Total energy of a particle from its momentum: E = sqrt(p^2 + m^2).
 
     Args:
@@ -21,7 +21,7 @@ def energy_from_momentum(momentum: Real, mass: Real = muon_mass) -> Real:
     return jnp.hypot(momentum, mass)
 
 
-def kinetic_energy(momentum: Real, mass: Real = muon_mass) -> Real:
+def kinetic_energy(momentum: Real, mass: Real = muon_mass) -> Array:
     """Kinetic energy of a particle from its momentum: T = p^2 / (E + m).
 
     The quotient keeps its digits near rest, where E - m loses them.
@@ -36,7 +36,7 @@ def kinetic_energy(momentum: Real, mass: Real = muon_mass) -> Real:
     return momentum * (momentum / (energy_from_momentum(momentum, mass) + mass))
 
 
-def momentum_from_kinetic(kinetic: Real, mass: Real = muon_mass) -> Real:
+def momentum_from_kinetic(kinetic: Real, mass: Real = muon_mass) -> Array:
     """Momentum of a particle from its kinetic energy: p = sqrt(T (T + 2 m)).
 
     At rest (T <= 0) momentum and derivative are given as zero.
@@ -53,7 +53,7 @@ def momentum_from_kinetic(kinetic: Real, mass: Real = muon_mass) -> Real:
     return jnp.where(moving, jnp.sqrt(safe) * jnp.sqrt(safe + 2 * mass), 0.0)
 
 
-def momentum_from_energy(energy: Real, mass: Real = muon_mass) -> Real:
+def momentum_from_energy(energy: Real, mass: Real = muon_mass) -> Array:
     """Momentum of a particle from its total energy: p = sqrt((E - m)(E + m)).
 
     Args:
@@ -66,7 +66,7 @@ def momentum_from_energy(energy: Real, mass: Real = muon_mass) -> Real:
     return momentum_from_kinetic(energy - mass, mass)
 
 
-def velocity(momentum: Real, mass: Real = muon_mass) -> Real:
+def velocity(momentum: Real, mass: Real = muon_mass) -> Array:
     """Speed of a particle in units of the speed of light: beta = p / E.
 
     Args:

@@ -8,17 +8,17 @@ The numbers and their sources are in `material_table`.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from kythera.errors import InputError, nearest
 from kythera.physics import material_table
 from kythera.units import cm, cm2, cm3, eV, g, m
 
-Number = float | Float[Array, "..."]
+Number = Any  # a float, or an array of them in a table of materials
 gas_density = 0.05 * g / cm3  # below it a material counts as a gas, as in Sternheimer's
 
 

@@ -12,6 +12,7 @@ arrays trace.
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,17 +21,17 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from kythera.errors import InputError, PhysicsWarning
-from kythera.physics.kinematics import Real
 from kythera.units import TeV, cm2, deg, muon_mass
 
-Flux = Callable[[Real, Real], Real]
+Numbers = Any  # a float, a NumPy or a JAX array
+Flux = Callable[[Numbers, Numbers], Numbers]
 
 # The grid of the sampler: rows in ln E, columns in cos theta, 2^16 cells in all, so that
 # 16 random bits choose a cell exactly. 97% of the trials are then accepted.
 _cell_bits, _rows, _columns = 16, 512, 128
 
 
-def guan(energy: Real, cos_theta: Real) -> Real:
+def guan(energy: Numbers, cos_theta: Numbers) -> Numbers:
     """Flux of sea-level muons by Gaisser's formula, extended to low energy and large angle.
 
     dI/dE = 0.14 [E (1 + 3.64/(E c^1.29))]^-2.7 [1/(1 + 1.1 E c/115) +
@@ -55,7 +56,7 @@ def guan(energy: Real, cos_theta: Real) -> Real:
     return 0.14 / cm2 * spectrum * (pions + kaons)
 
 
-def shukla(energy: Real, cos_theta: Real) -> Real:
+def shukla(energy: Numbers, cos_theta: Numbers) -> Numbers:
     """Flux of sea-level muons, simple in energy and good below 100 GeV near the vertical.
 
     dI/dE = I0 N (E0 + E)^-n (1 + E/eps)^-1 D^-(n-1), N = (n-1)(E0 + Ec)^(n-1),
@@ -251,7 +252,7 @@ class FluxSampler(eqx.Module):
         return ln_energy, cosine, 2 * jnp.pi * turn, accepted
 
 
-def _density(flux: Flux, ln_energy: Real, cosine: Real) -> Real:
+def _density(flux: Flux, ln_energy: Numbers, cosine: Numbers) -> Numbers:
     """Muons through a horizontal plane per unit of ln E and cos theta."""
     xp = jnp if isinstance(ln_energy, jax.Array) else np
     energy = xp.exp(ln_energy)

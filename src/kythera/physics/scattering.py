@@ -20,7 +20,7 @@ from kythera.units import MeV, muon_mass
 thinnest = 1e-6
 
 
-def log_correction(total: Real, *, beta: Real = 1.0, charge: Real = 1.0) -> Real:
+def log_correction(total: Real, *, beta: Real = 1.0, charge: Real = 1.0) -> Array:
     """Highland's factor for the tails that a thick path draws into the Gaussian.
 
     1 + 0.038 ln(x/X0 z^2/beta^2), PDG Eq. 34.16, with x/X0 + 1e-6 for x/X0.
@@ -43,7 +43,7 @@ def highland(
     beta: Real | None = None,
     mass: Real = muon_mass,
     charge: Real = 1.0,
-) -> Real:
+) -> Array:
     """RMS of the projected scattering angle behind one homogeneous layer.
 
     theta0 = 13.6 MeV/(beta p) z sqrt(x/X0) (1 + 0.038 ln(x/X0 z^2/beta^2)),
@@ -75,7 +75,7 @@ def layer_variances(
     beta: Real | None = None,
     mass: Real = muon_mass,
     charge: Real = 1.0,
-) -> Real:
+) -> Array:
     """Variance of the projected angle that each layer of a path contributes.
 
     v_i = (13.6 MeV z/(beta_i p_i))^2 t_i F^2 with t_i = (x/X0)_i and F the factor of
@@ -204,7 +204,7 @@ def sample_moments(
     return lever * theta + _safe_sqrt(rest) * z1, theta
 
 
-def _safe_sqrt(x: Real) -> Real:
+def _safe_sqrt(x: Real) -> Array:
     """Square root with value and derivative zero where x <= 0."""
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
