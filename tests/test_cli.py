@@ -357,7 +357,7 @@ def test_cite(run, finished):
 def test_devices(run, monkeypatch):
     import jax
 
-    before = jax.config.jax_default_device
+    before = getattr(jax.config, "jax_default_device")  # noqa: B009
     try:
         code, _, err = run("optimise", "good:problem", "--device", "cpu", "--trials", 1)
     finally:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kythera.runs.result import Result
 
 REFUSED, ABORTED = 2, 130  # exit codes; 130 as shells have it after Ctrl-C
-FALLBACK = {"trials": 200}  # where nobody sets a budget
+FALLBACK = spec.Spec(trials=200)  # where nobody sets a budget
 
 app = typer.Typer(
     name="kythera",
@@ -180,7 +180,7 @@ def _optimise(asked: spec.Spec, stop: "_Stop") -> int:
     where = f"`defaults` of '{instrument.reference.partition(':')[0]}'"
     wanted = asked.over_defaults(spec.from_mapping(instrument.defaults, where))
     if not any(wanted.budget.values()):
-        wanted = wanted.over(spec.Spec(**FALLBACK))
+        wanted = wanted.over(FALLBACK)
     seed = _checked_seed(wanted.seed)
     _prepare_jax(wanted.device)
     import jax
@@ -204,7 +204,11 @@ def _optimise(asked: spec.Spec, stop: "_Stop") -> int:
         else folder.claim_next(Path("results"), problem.name)
     )
     show = progress.Progress(
-        progress.console(), wanted.budget, engine.price(problem), lambda: stop.asked
+        progress.console(),
+        wanted.budget,
+        engine.price(problem),
+        problem.space.start,
+        lambda: stop.asked,
     )
     try:
         with stop.patient(), show:

@@ -143,7 +143,7 @@ def sensitivity(
     return Sensitivity(
         names=space.names,
         units=space.units,
-        start=space.values(u),
+        start=space.values(jnp.asarray(u)),
         ranges=_ranges(problem),
         effect=gradients.mean(0),
         stderr=gradients.std(0, ddof=1) / np.sqrt(len(good)),

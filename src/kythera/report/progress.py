@@ -23,13 +23,15 @@ QUIET = 5.0  # seconds between two plain lines
 class Progress:
     """A callback that shows trial, loss, gain so far, events and the time left.
 
-    The gain so far compares the mean loss of the last trials with the first one; it is no
-    result, which is measured at the end on fresh events.
+    The gain so far compares the mean loss of the last trials with that of the first one,
+    which many optimisers place at the start; it is no result, which is measured at the end
+    on fresh events.
 
     Args:
         console: where to write.
         budget: limits by name: "events", "trials", "seconds".
         price: primaries of one trial.
+        start: point of the cube where the search starts, shape (n,).
         asked_to_stop: whether the user asked.
     """
 
@@ -38,10 +40,12 @@ class Progress:
         console: Console,
         budget: dict[str, float | None],
         price: int,
+        start: Any,
         asked_to_stop: Callable[[], bool] = lambda: False,
     ):
         """See the class."""
         self.console, self.budget, self.price = console, budget, price
+        self.start, self.gain_name = np.asarray(start), "gain so far"
         self.asked_to_stop = asked_to_stop
         self.began = time.perf_counter()
         self.first: Any = None  # time of the first trial's end: compiling is over
@@ -75,6 +79,8 @@ class Progress:
         now = time.perf_counter()
         if self.first is None:
             self.first = (now, self._part(trial, now))
+            if not np.allclose(trial.u, self.start, atol=1e-5):
+                self.gain_name = "since the first trial"
         self.trial = trial
         total = trial.evaluation.total
         if trial.state == "failed":
@@ -107,7 +113,7 @@ class Progress:
         if self.losses:
             parts.append(f"loss {text.format_measured(*self.losses[-1])}")
         if len(self.losses) > 1:
-            parts.append(f"gain so far {self._gain()}")
+            parts.append(f"{self.gain_name} {self._gain()}")
         parts.append(f"{trial.spent:,} events")
         if self.failed:
             parts.append(f"{self.failed} failed")

@@ -160,7 +160,12 @@ class Result:
     def table(self, rows: int = 40) -> str:
         """Parameter, start, best, unit; the losses and the gain with their errors."""
         losses = [
-            (label, *(str(Number.of(found[k])) for k in ("start", "best", "gain")))
+            (
+                label,
+                str(Number.of(found["start"])),
+                str(Number.of(found["best"])),
+                str(Number.of(found["gain"])),
+            )
             for label, found in (
                 ("as searched", self.record["soft"]),
                 ("as built", self.record["hard"]),

@@ -77,13 +77,8 @@ class Spec:
 
     def over(self, base: "Spec") -> "Spec":
         """These settings, and those of `base` where these say nothing."""
-        fields = {
-            f.name: getattr(base, f.name)
-            if getattr(self, f.name) is None
-            else getattr(self, f.name)
-            for f in dataclasses.fields(self)
-        }
-        return Spec(**(fields | {"set": {**base.set, **self.set}}))
+        said = {k: v for k, v in vars(self).items() if v is not None}
+        return dataclasses.replace(base, **said | {"set": {**base.set, **self.set}})
 
     def over_defaults(self, defaults: "Spec") -> "Spec":
         """As `over`, but any limit that is given replaces all limits of the defaults."""
@@ -356,10 +351,8 @@ def _kinds(
             wanted = typing.get_type_hints(target).get(key)
         except (NameError, TypeError):
             return set()
-    if isinstance(wanted, types.UnionType):
-        kinds = set(typing.get_args(wanted))
-    else:
-        kinds = {wanted}
+    union = isinstance(wanted, types.UnionType)
+    kinds: set[Any] = set(typing.get_args(wanted)) if union else {wanted}
     plain = {int, float, bool, str, type(None)}
     return kinds if kinds <= plain else set()
 
