@@ -184,8 +184,7 @@ class Budget(AbstractObjective):
     def score(self, design: Design, tally: Tally) -> Score:
         """The curve at the design's cost."""
         d = self.steepness * (self.function(design) - self.limit) / self.limit
-        below = 2 * jax.nn.sigmoid(jnp.minimum(d, 0))
-        return Score({self.name: jnp.where(d < 0, below, 1 + jnp.maximum(d, 0) / 2)})
+        return Score({self.name: jnp.where(d < 0, 2 * jax.nn.sigmoid(d), 1 + d / 2)})
 
 
 class AtMost(AbstractObjective):
