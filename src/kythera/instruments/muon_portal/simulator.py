@@ -214,9 +214,10 @@ def cross_cargo(
     shape_of_loss = shape_of_loss / energy_loss.muon_ionisation(
         jnp.asarray(REFERENCE_MOMENTUM, momentum.dtype), _IRON
     )
-    lost = jnp.cumsum(loss, 2) * (length * shape_of_loss)[:, :, None]
-    before = momentum[:, :, None] - (lost - lost[:, :, :1])  # entering each layer
-    inside = jnp.maximum((before + momentum[:, :, None] - lost) / 2, SLOWEST)
+    own = loss * (length * shape_of_loss)[:, :, None]
+    lost = jnp.cumsum(own, 2)
+    # halfway through each layer
+    inside = jnp.maximum(momentum[:, :, None] - lost + own / 2, SLOWEST)
     left = momentum - lost[:, :, -1]
     alive = (left > SLOWEST).astype(momentum.dtype)
     thickness = thickness * length[:, :, None]
@@ -295,8 +296,9 @@ def _kicks(
 ) -> tuple[Array, Array]:
     """Slope changes (x, y) that each panel gives a muon, shape (..., panel, muon)."""
     path = panels.radiation_lengths[:, None] * line.secant[..., None, :]
-    path = path * panels.present[:, None]
     theta = scattering.highland(path, momentum[..., None, :])
+    # linear in presence: a square root would have no slope where a panel vanishes
+    theta = theta * panels.present[:, None]
     wide = jax.tree.map(lambda v: v[..., None, :], line)
     bend_x, bend_y = wide.stretched(theta * normal[0], theta * normal[1])
     return wide.secant * bend_x, wide.secant * bend_y
