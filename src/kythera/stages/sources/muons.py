@@ -15,7 +15,7 @@ from kythera.core import random
 from kythera.core.types import Array, Float, Key
 from kythera.physics.kinematics import momentum_from_energy
 from kythera.physics.muon_flux import Flux, FluxSampler, guan
-from kythera.units import GeV, deg, muon_mass
+from kythera.units import GeV, deg
 
 
 class Muons(NamedTuple):
@@ -171,7 +171,7 @@ class FileMuons(eqx.Module):
         total = np.sqrt((momentum**2).sum(0))
         for law, bad in (
             ("pz < 0 (muons travel down)", momentum[2] >= 0),
-            (f"a momentum above 0, below 1e6 GeV", (total <= 0) | (total > 1e6)),
+            ("a momentum above 0, below 1e6 GeV", (total <= 0) | (total > 1e6)),
         ):
             if bad.any():
                 row = int(np.argmax(bad))
@@ -305,6 +305,12 @@ def read_columns(
         if name in table
     }
     lengths = {name: found[name].shape for name in required}
+    for name, shape in lengths.items():
+        if len(shape) != 1:
+            raise errors.InputError(
+                f"Column '{name}' of '{path}' must be one row of numbers, but has the "
+                f"shape {shape}. Flatten it."
+            )
     if len(set(lengths.values())) > 1:
         raise errors.InputError(
             f"All columns of '{path}' must have one length, but have {lengths}. "
@@ -322,7 +328,8 @@ def read_columns(
 
 
 def _read_npz(path: Path, tree: str | None) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as file:
+    # opened here: NumPy leaves a broken file open
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
