@@ -12,7 +12,12 @@ from kythera.instruments.muon_portal.design import Panels, Portal
 from kythera.instruments.muon_portal.reconstruction import at_least_two
 from kythera.instruments.muon_portal.scan import Grid
 from kythera.instruments.muon_portal.scenes import properties
-from kythera.instruments.muon_portal.simulator import HardPortal, SoftPortal
+from kythera.instruments.muon_portal.simulator import (
+    HardPortal,
+    Line,
+    SoftPortal,
+    cross_cargo,
+)
 from kythera.physics import energy_loss, scattering
 from kythera.physics.materials import material
 
@@ -118,12 +123,9 @@ def test_momentum_left_is_that_of_the_range(
 
 
 def momentum_left(simulator, scan):
-    from kythera.instruments.muon_portal.simulator import Line, cross_cargo
-
     line = Line(*(v[:, None] for v in (scan.x, scan.y, scan.slope_x, scan.slope_y)))
-    out = cross_cargo(
-        simulator.grid, scan, line, scan.momentum[:, None], jax.random.key(0)
-    )
+    normal = jnp.zeros((4, 1, *line.x.shape[:1], line.x.shape[-1]))
+    out = cross_cargo(simulator.grid, scan, line, scan.momentum[:, None], normal)
     return out[2]
 
 
