@@ -90,8 +90,17 @@ def _mean(rows: PyTree) -> PyTree:
     return jax.tree.map(lambda v: jnp.mean(v, 0), rows)
 
 
-def _influences(rows: PyTree, mean: PyTree, slopes: PyTree) -> Float[Array, "e k"]:
-    """psi for each event and output; `slopes` has a leading axis `outputs`."""
+def _slopes(problem: Problem, u: Vector, mean: PyTree) -> PyTree:
+    """d outputs / d mean row, with a leading axis `outputs`; empty where the row is."""
+    if not jax.tree.leaves(mean):
+        return mean
+    return jax.jacrev(lambda m: _outputs(problem, u, m))(mean)
+
+
+def _influences(
+    rows: PyTree, mean: PyTree, slopes: PyTree, shape: tuple[int, int]
+) -> Float[Array, "e k"]:
+    """psi for each event and output; zeros of this shape where nothing is counted."""
     parts = [
         jnp.tensordot(
             (r - m).reshape(r.shape[0], -1), s.reshape(s.shape[0], -1), ((1,), (1,))
@@ -104,7 +113,7 @@ def _influences(rows: PyTree, mean: PyTree, slopes: PyTree) -> Float[Array, "e k
         )
         if m.size
     ]
-    return functools.reduce(jnp.add, parts)
+    return functools.reduce(jnp.add, parts, jnp.zeros(shape))
 
 
 def _wanted(
@@ -155,13 +164,11 @@ def measure(problem: Problem, u: Vector, key: Key, mode: Mode = "value") -> Meas
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
         mean, _ = jax.lax.scan(add, zero, keys)
 
-    slopes = jax.jacrev(lambda m: _outputs(problem, u, m))(mean)
+    slopes = _slopes(problem, u, mean)
     wanted, has_events = _wanted(problem, u, mean)
 
     def influence(rows: PyTree) -> Float[Array, "e k"]:
-        if not jax.tree.leaves(mean):
-            return jnp.zeros((size, wanted.shape[1]))
-        return _influences(rows, mean, slopes)
+        return _influences(rows, mean, slopes, (size, wanted.shape[1]))
 
     def pulled(rows: PyTree, log_prob: Any, pull: Any) -> Float[Array, "w n"]:
         def one(cotangent: Vector) -> Vector:
@@ -210,15 +217,19 @@ def measure(problem: Problem, u: Vector, key: Key, mode: Mode = "value") -> Meas
     return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, gradients)
 
 
+def _count(problem: Problem, rows: PyTree) -> int:
+    """Number of rows, which tallies of nothing do not tell."""
+    leaves = jax.tree.leaves(rows)
+    return leaves[0].shape[0] if leaves else int(np.prod(problem.chunks))
+
+
 def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
     """Score and error of tallies that are at hand, `rows` with a leading axis `event`."""
     mean = _mean(rows)
-    leaves = jax.tree.leaves(rows)
-    events = leaves[0].shape[0] if leaves else 1
-    slopes = jax.jacrev(lambda m: _outputs(problem, u, m))(mean)
-    psi = _influences(rows, mean, slopes) if leaves else jnp.zeros((1, 1))
-    spread = psi.T @ psi
     score = problem.score(problem.design(u), mean)
+    events, outputs = _count(problem, rows), len(score.loss) + len(score.slack)
+    psi = _influences(rows, mean, _slopes(problem, u, mean), (events, outputs))
+    spread = psi.T @ psi
     covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
     return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, None)
 
@@ -383,18 +394,17 @@ def _compare_compiled(
     shape = jax.eval_shape(lambda k: _mean(rows(0, k)), keys[0])
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
     means, _ = jax.lax.scan(add, [zero] * designs, keys)
-    slopes = [
-        jax.jacrev(lambda m, i=i: _outputs(problem, us[i], m))(means[i])
-        for i in range(designs)
-    ]
+    slopes = [_slopes(problem, us[i], means[i]) for i in range(designs)]
     scores = [problem.score(problem.design(us[i]), means[i]) for i in range(designs)]
-    n = designs * (len(scores[0].loss) + len(scores[0].slack))
+    outputs = len(scores[0].loss) + len(scores[0].slack)
+    n = designs * outputs
 
     def again(spread: Array, k: Key) -> tuple[Array, None]:
-        if not jax.tree.leaves(means[0]):
-            return spread, None
         psi = jnp.concatenate(
-            [_influences(rows(i, k), means[i], slopes[i]) for i in range(designs)],
+            [
+                _influences(rows(i, k), means[i], slopes[i], (size, outputs))
+                for i in range(designs)
+            ],
             axis=1,
         )
         return spread + psi.T @ psi, None
@@ -421,8 +431,9 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
     psis, scores = [], []
     for u, rows in zip(us, all_rows, strict=True):
         mean = _mean(rows)
-        slopes = jax.jacrev(lambda m, u=u: _outputs(problem, u, m))(mean)
-        scores.append(problem.score(problem.design(u), mean))
-        psis.append(_influences(rows, mean, slopes))
+        score = problem.score(problem.design(u), mean)
+        shape = (_count(problem, rows), len(score.loss) + len(score.slack))
+        psis.append(_influences(rows, mean, _slopes(problem, u, mean), shape))
+        scores.append(score)
     psi = jnp.concatenate(psis, axis=1)
     return jax.device_get(_comparison(scores, psi.T @ psi, psi.shape[0]))

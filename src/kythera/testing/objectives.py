@@ -25,7 +25,7 @@ def check_objective(
     """The law of objectives, at one design.
 
     Rows belong to events: the tally of a part of the events is that part of the tally.
-    Rows add up: events in four chunks give the value, error and terms of all at once. The
+    Rows add up: events in two chunks give the value, error and terms of all at once. The
     standard error (from influences) is that of the bootstrap within the bootstrap's own
     error, four times 1 / sqrt(2 resamples), and `slack`.
 
@@ -42,7 +42,7 @@ def check_objective(
     """
     name = f"`{type(problem.objective).__name__}`"
     point = jnp.asarray(problem.space.start if u is None else u, float)
-    problem = problem.replace(chunk=-(-problem.events // 4))
+    problem = problem.replace(chunk=-(-problem.events // 2))
     _check_row_wise(name, problem, point, key)
     if problem.pipeline.is_host:
         rows = host_rows(problem, point, key)
