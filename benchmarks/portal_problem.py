@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 import kythera as ky
-from kythera.core.types import Key
+from kythera.core.types import Array, Float, Key
 from kythera.instruments.muon_portal.design import Panels, Portal, Prices
 from kythera.instruments.muon_portal.reconstruction import TrackFits
 from kythera.instruments.muon_portal.scan import Grid
@@ -32,8 +32,13 @@ class LeadInBeryllium(AbstractScene):
 
     grid: Grid = GRID
 
-    def __call__(self, *, key: Key) -> Voxels:
-        """The same cargo for every key; no muon loses energy in it."""
+    @property
+    def numbers(self) -> int:
+        """None: it is always the same."""
+        return 0
+
+    def __call__(self, u: Float[Array, "0"]) -> Voxels:
+        """The one cargo; no muon loses energy in it."""
         field = jnp.full((1, *self.grid.shape), 1 / X0_BERYLLIUM)
         field = field.at[:, 1:3, 5:, 5:].set(1 / X0_LEAD)
         return Voxels(field, jnp.zeros_like(field), {})
@@ -87,7 +92,11 @@ def tomopt_like(muons: int = 10_000, rows: int = 1, chunk: int | None = None):
         free[f"{arm}.z"] = ky.Real(low, high, "m")
         for span in ("span_1", "span_2"):
             free[f"{arm}.{span}"] = ky.Real(0.05 * m, 10 * m, "m")
-    source = Scanned(LeadInBeryllium(), FixedMomentum(BoxMuons(GRID.size)), muons)
+    source = Scanned(
+        scene=LeadInBeryllium(),
+        muons=FixedMomentum(BoxMuons(GRID.size)),  # type: ignore[arg-type]
+        count=muons,
+    )
     return ky.Problem(
         space=ky.Space(Portal(panels(UPPER), panels(LOWER)), free),
         pipeline=ky.Pipeline(
