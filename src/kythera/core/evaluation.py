@@ -119,7 +119,11 @@ class AbstractOptimiser(eqx.Module, Generic[S]):
     """Which design to look at next."""
 
     references: ClassVar[tuple[str, ...]] = ()
-    needs_gradient: AbstractClassVar[bool]
+
+    @property
+    @abc.abstractmethod
+    def needs_gradient(self) -> bool:
+        """Whether `tell` needs gradients; where it is always so, a class variable."""
 
     @property
     def sample(self) -> str:

@@ -65,7 +65,7 @@ class MultiStart(AbstractOptimiser[StartsState]):
             )
 
     @property
-    def needs_gradient(self) -> bool:  # type: ignore[override]
+    def needs_gradient(self) -> bool:
         """As the inner optimiser."""
         return self.optimiser.needs_gradient
 
