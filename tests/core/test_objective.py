@@ -71,7 +71,7 @@ def test_sums_of_other_nuisances_are_refused():
         def nuisances(self):
             return {"x": 2.0}
 
-    both = Other(cost) + More(cost)
+    both = Other(lambda d: {}) + More(lambda d: {})
     with pytest.raises(errors.UnsupportedError, match="same nuisance parameters"):
         both.nuisances()
 

@@ -154,7 +154,7 @@ def test_project_is_applied_after_decoding():
 
     space = Space({"z": jnp.array([0.2, 0.4])}, {"z": Real(0, 1)}, no_overlap)
     np.testing.assert_allclose(space.decode(jnp.array([0.9, 0.1]))["z"], [0.1, 0.9])
-    np.testing.assert_allclose(space.values(np.array([0.9, 0.1])), [0.1, 0.9])
+    np.testing.assert_allclose(space.values(jnp.array([0.9, 0.1])), [0.1, 0.9])
 
 
 def test_decode_is_differentiable():

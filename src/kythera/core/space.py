@@ -7,7 +7,7 @@ unless it is named; what is named becomes coordinates of [0, 1]^n.
 import abc
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -24,7 +24,10 @@ D = TypeVar("D")
 class AbstractDomain(eqx.Module):
     """What values one free leaf of a design may take, and how the unit cube maps to them."""
 
-    unit: eqx.AbstractVar[str]
+    if TYPE_CHECKING:  # for pyright an abstract variable would be the first argument
+        unit: ClassVar[str]
+    else:
+        unit: eqx.AbstractVar[str]
 
     @abc.abstractmethod
     def check(self, path: str, leaf: np.ndarray) -> None:

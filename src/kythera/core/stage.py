@@ -7,7 +7,7 @@ varies in length is padded and carries a `weight`.
 """
 
 import abc
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -27,7 +27,10 @@ class AbstractSource(eqx.Module, Generic[Truth]):
     """What arrives: draws rows of truth and knows nothing of the design."""
 
     references: ClassVar[tuple[str, ...]] = ()
-    primaries: eqx.AbstractVar[int]  # simulated particles in one row
+    if TYPE_CHECKING:  # for pyright an abstract variable would be the first argument
+        primaries: ClassVar[int]  # simulated particles in one row
+    else:
+        primaries: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def __call__(self, events: int, *, key: Key) -> Truth:
