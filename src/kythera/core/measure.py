@@ -376,45 +376,25 @@ def _comparison(scores: list[Score], spread: Array, events: int) -> Comparison:
 
 
 @eqx.filter_jit
-def _compare_compiled(
-    problem: Problem, us: Float[Array, "d n"], key: Key
-) -> Comparison:
-    count, size = problem.chunks
-    events = count * size
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(count))
-    designs = us.shape[0]
+def _rows_compiled(problem: Problem, u: Vector, key: Key) -> PyTree:
+    return _sample(problem, u, key, "value")[0]
 
-    def rows(i: int, k: Key) -> PyTree:
-        return _sample(problem, us[i], k, "value")[0]
 
-    def add(totals: list[PyTree], k: Key) -> tuple[list[PyTree], None]:
-        parts = [_mean(rows(i, k)) for i in range(designs)]
-        return jax.tree.map(lambda a, b: a + b / count, totals, parts), None
+@eqx.filter_jit
+def _slopes_compiled(problem: Problem, u: Vector, mean: PyTree) -> tuple[Any, PyTree]:
+    score = problem.score(problem.design(u), mean)
+    named = _sorted(score.loss), _sorted(score.slack)
+    return named, _slopes(problem, u, mean)
 
-    shape = jax.eval_shape(lambda k: _mean(rows(0, k)), keys[0])
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
-    means, _ = jax.lax.scan(add, [zero] * designs, keys)
-    slopes = [_slopes(problem, us[i], means[i]) for i in range(designs)]
-    scores = [problem.score(problem.design(us[i]), means[i]) for i in range(designs)]
-    outputs = len(scores[0].loss) + len(scores[0].slack)
-    n = designs * outputs
 
-    def again(spread: Array, k: Key) -> tuple[Array, None]:
-        psi = jnp.concatenate(
-            [
-                _influences(rows(i, k), means[i], slopes[i], (size, outputs))
-                for i in range(designs)
-            ],
-            axis=1,
-        )
-        return spread + psi.T @ psi, None
-
-    spread, _ = jax.lax.scan(again, jnp.zeros((n, n)), keys)
-    return _comparison(scores, spread, events)
+KEEP = 1 << 28  # bytes of tallies that are kept rather than simulated twice
 
 
 def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
     """Measure several designs on the same events, so that differences have small errors.
+
+    One chunk is compiled, once, and called for each chunk and design; tallies are kept
+    up to a bound, beyond which the chunks are simulated again for the errors.
 
     Args:
         problem: what to measure; `problem.events` rows.
@@ -425,15 +405,46 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
         SimulationError: a stage outside JAX failed.
     """
     us = jnp.asarray(us, float)
-    if not problem.pipeline.is_host:
-        return jax.device_get(_compare_compiled(problem, us, key))
-    all_rows = [host_rows(problem, u, key) for u in us]
-    psis, scores = [], []
-    for u, rows in zip(us, all_rows, strict=True):
-        mean = _mean(rows)
-        score = problem.score(problem.design(u), mean)
-        shape = (_count(problem, rows), len(score.loss) + len(score.slack))
-        psis.append(_influences(rows, mean, _slopes(problem, u, mean), shape))
-        scores.append(score)
-    psi = jnp.concatenate(psis, axis=1)
-    return jax.device_get(_comparison(scores, psi.T @ psi, psi.shape[0]))
+    count, size = problem.chunks
+    host = problem.pipeline.is_host
+    run = functools.partial(_sample, mode="value") if host else _rows_compiled
+    kept: dict[tuple[int, int], PyTree] = {}
+
+    def rows(i: int, chunk: int) -> PyTree:
+        if (i, chunk) in kept:
+            return kept[i, chunk]
+        found = run(problem, us[i], jax.random.fold_in(key, chunk))
+        found = jax.device_get(found[0] if host else found)
+        bytes_ = sum(np.asarray(v).nbytes for v in jax.tree.leaves(found))
+        if host or bytes_ * count * len(us) < KEEP:
+            kept[i, chunk] = found
+        return found
+
+    means, order = [], range(len(us))
+    for i in order:
+        parts = [jax.tree.map(lambda v: v.mean(0), rows(i, c)) for c in range(count)]
+        means.append(jax.tree.map(lambda *v: np.mean(np.stack(v), 0), *parts))
+    scored = [
+        jax.device_get(_slopes_compiled(problem, u, mean))
+        for u, mean in zip(us, means, strict=True)
+    ]
+    losses, slacks = zip(*(named for named, _ in scored), strict=True)
+    outputs, terms = len(losses[0]) + len(slacks[0]), len(losses[0])
+    spread = np.zeros((len(us) * outputs, len(us) * outputs))
+    for chunk in range(count):
+        psi = [
+            _influences(rows(i, chunk), means[i], scored[i][1], (size, outputs))
+            for i in order
+        ]
+        psi = np.concatenate([np.asarray(v, float) for v in psi], axis=1)
+        spread += psi.T @ psi
+    events = count * size
+    covariance = spread / events / (events - 1) if events > 1 else spread * np.nan
+    errs = np.sqrt(np.diag(covariance)).reshape(len(us), outputs)[:, terms:]
+    is_term = np.tile(np.arange(outputs) < terms, len(us))
+    return Comparison(
+        {name: np.stack([v[name] for v in losses]) for name in losses[0]},
+        {name: np.stack([v[name] for v in slacks]) for name in slacks[0]},
+        covariance[np.ix_(is_term, is_term)],
+        {name: errs[:, k] for k, name in enumerate(slacks[0])},
+    )

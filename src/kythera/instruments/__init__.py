@@ -1,0 +1,1 @@
+"""Instruments: one folder each, with the same files in each."""

@@ -1,0 +1,1 @@
+"""Bricks that instruments share: sources, simulators, reconstruction, inference."""

@@ -50,6 +50,11 @@ class AbstractScene(eqx.Module):
     def numbers(self) -> int:
         """How many random numbers make one cargo."""
 
+    @property
+    def scans(self) -> int:
+        """Variants of each cargo: 2 where something hides in the second."""
+        return 1
+
     @abc.abstractmethod
     def __call__(self, u: Float[Array, " number"]) -> Voxels:
         """One cargo from numbers uniform in [0, 1)."""
@@ -62,12 +67,13 @@ def properties(*names: str) -> np.ndarray:
     Raises:
         InputError: unknown material.
     """
-    matter = stack([material(name) for name in names])
     with jax.ensure_compile_time_eval():  # numbers also where a scene is traced
+        matter = stack([material(name) for name in names])
         momentum = jnp.asarray(REFERENCE_MOMENTUM)
         loss = jax.jit(energy_loss.muon_energy_loss)(momentum, matter)
         linear = np.asarray(loss * matter.density)
-    return np.stack([1 / np.asarray(matter.radiation_length), linear], -1)
+        inverse = 1 / np.asarray(matter.radiation_length)
+    return np.stack([inverse, linear], -1)
 
 
 def overlap(
@@ -149,15 +155,20 @@ class Lorry(AbstractScene):
     heaviest: float = 150 * kg
     walls: float = 3 * mm
     goods: tuple[str, ...] = eqx.field(
-        static=True, default=("water", "polyethylene", "aluminium", "iron", "concrete")
+        static=True, default=("water", "polyethylene", "wood", "aluminium", "glass")
     )
     boxes: int = eqx.field(static=True, default=8)
-    densest: float = 0.3
+    densest: float = 0.5
 
     @property
     def numbers(self) -> int:
         """Kind, mass and place of the cube; kind, packing, sides and place of each box."""
         return 5 + 8 * self.boxes
+
+    @property
+    def scans(self) -> int:
+        """Without and with the cube."""
+        return 2
 
     def __call__(self, u: Float[Array, " number"]) -> Voxels:
         """One lorry without and with a hidden cube.
@@ -219,6 +230,11 @@ class SoilWalls(AbstractScene):
     def numbers(self) -> int:
         """Thickness, place, height."""
         return 3
+
+    @property
+    def scans(self) -> int:
+        """Without and with the wall."""
+        return 2
 
     def __call__(self, u: Float[Array, "3"]) -> Voxels:
         """Soil without and with the wall; targets "x" and "thickness" of it, m."""
@@ -352,6 +368,11 @@ class FileScene(AbstractScene):
         """None: it is always the same."""
         return 0
 
+    @property
+    def scans(self) -> int:
+        """As many as the file holds."""
+        return self.inverse_x0.shape[0]
+
     def __call__(self, u: Float[Array, "0"]) -> Voxels:
         """The scene."""
         return Voxels(self.inverse_x0, self.stopping, {})
@@ -390,8 +411,7 @@ class Scanned(AbstractSource[Scan]):
     @property
     def scans(self) -> int:
         """Variants of a row."""
-        drawn = eqx.filter_eval_shape(self.scene, jnp.zeros(self.scene.numbers))
-        return drawn.inverse_x0.shape[0]
+        return self.scene.scans
 
     @property
     def primaries(self) -> int:
