@@ -23,7 +23,15 @@ from kythera.estimators.direct import Direct
 from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.pathwise import Pathwise
 from kythera.estimators.score_function import ScoreFunction
-from kythera.instruments import telescope
+from kythera.instruments import muon_portal, telescope
+from kythera.instruments.muon_portal import (
+    imaging,
+    inference,
+    scenes,
+    simulator,
+    x0_map,
+)
+from kythera.instruments.muon_portal.reconstruction import TrackFits
 from kythera.instruments.telescope.design import Telescope
 from kythera.instruments.telescope.problem import SlopeError
 from kythera.instruments.telescope.reconstruction import LineFit
@@ -36,7 +44,7 @@ from kythera.optimisers.random_search import RandomSearch
 from kythera.stages.simulators import host
 from kythera.testing import Point, noisy_sphere, textbook
 
-from . import objectives
+from . import objectives, portal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +147,17 @@ def _bench_of(problem: Problem, *more: Any) -> Bench:
     return Bench(problem.pipeline.simulator, (problem.space.template, *more), _rows)
 
 
+def _portal_bench(stage: AbstractStage, rows: int = 2) -> Bench:
+    return Bench(
+        stage, portal.portals(), lambda n, k: portal.source()(n, key=k), rows=rows
+    )
+
+
 SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     Beam: Beam,
     host.Rows: host.Rows,
     textbook.Nothing: textbook.Nothing,
+    scenes.Scanned: portal.source,
 }
 
 STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
@@ -157,6 +172,24 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     textbook.Readout: lambda: Bench(textbook.Readout(0.5), _points(), _normal(())),
     host.HostSimulator: lambda: Bench(
         _host_simulator(), (Point(jnp.ones(3)),), _normal((3,))
+    ),
+    simulator.SoftPortal: lambda: _portal_bench(
+        simulator.SoftPortal(portal.GRID, momentum_resolution=0.3), rows=1
+    ),
+    simulator.HardPortal: lambda: _portal_bench(simulator.HardPortal(portal.GRID)),
+    TrackFits: lambda: Bench(TrackFits(portal.GRID), portal.portals()[:1], portal.hits),
+    imaging.PocaImage: lambda: Bench(
+        imaging.PocaImage(portal.GRID), (None,), portal.scatters
+    ),
+    imaging.LikelihoodImage: lambda: Bench(
+        imaging.LikelihoodImage(portal.GRID, 3), (None,), portal.scatters
+    ),
+    x0_map.X0Map: lambda: Bench(x0_map.X0Map(portal.GRID), (None,), portal.scatters),
+    inference.DenseStatistic: lambda: Bench(
+        inference.DenseStatistic(), (None,), portal.image
+    ),
+    inference.FillLevel: lambda: Bench(
+        inference.FillLevel(portal.GRID), (None,), portal.image
     ),
     host._HostCalls: lambda: _bench_of(_function_problem()),
     host._TracedCalls: lambda: _bench_of(
@@ -183,6 +216,7 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     objective.Cost: lambda: _with(objective.Cost(lambda d: {"cost": _length(d)})),
     objective.Budget: lambda: _with(objective.Budget(_length, 1.0)),
     objective.AtMost: lambda: _with(objective.AtMost("length", _length, 1.0)),
+    **portal.GOALS,
 }
 
 ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
@@ -264,5 +298,9 @@ INSTRUMENTS: dict[str, Callable[[], tuple[Problem, dict[str, Any]]]] = {
     "telescope": lambda: (
         telescope.problem(),
         {"optimiser": adam(0.02), "factor": 9.0, "max_trials": 100},
+    ),
+    "muon_portal": lambda: (
+        muon_portal.problem(muons=500, events=32, image="poca"),
+        {"optimiser": adam(0.05), "factor": 1.05, "max_trials": 20},
     ),
 }

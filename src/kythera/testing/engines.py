@@ -17,7 +17,7 @@ from kythera.core.space import is_cube
 from kythera.core.types import Key
 from kythera.estimators.direct import evaluate_all
 from kythera.testing import textbook
-from kythera.testing.law import require
+from kythera.testing.law import require, shown
 
 TEXTBOOK: dict[str, Callable[[], Problem]] = {
     "sphere": textbook.sphere,
@@ -214,13 +214,13 @@ def _check_state(
         require(
             us.ndim == 2 and us.shape[1] == n and len(us) and is_cube(us),
             f"{name} must ask for points of the cube, shape (q, {n})",
-            f"it asks for {us}",
+            f"it asks for {shown(us)}",
         )
         again, _ = optimiser.ask(state, key=k)
         require(
             np.array_equal(us, again),
             f"{name} must ask the same for the same state and key",
-            f"it asks for {us} and then for {again}",
+            f"it asks for {shown(us)} and then for {shown(again)}",
         )
         found = evaluate(
             optimiser, problem, us, number, jax.random.fold_in(key, 1 << 31)
@@ -245,7 +245,7 @@ def _check_state(
             and recommended.shape[1] == n
             and is_cube(recommended),
             f"{name} must recommend points of the cube, shape (m, {n})",
-            f"it recommends {recommended}",
+            f"it recommends {shown(recommended)}",
         )
         if not optimiser.finished(told):
             k = jax.random.fold_in(key, number + len(us))
@@ -255,7 +255,7 @@ def _check_state(
             require(
                 np.array_equal(after, reloaded),
                 f"{name} must ask the same after its state was saved and loaded",
-                f"it asks for {after} and then for {reloaded}",
+                f"it asks for {shown(after)} and then for {shown(reloaded)}",
             )
         state, number, batch = told, number + len(us), batch + 1
 
@@ -291,4 +291,4 @@ def _require_same(law: str, first: list[np.ndarray], second: list[np.ndarray]) -
     require(len(first) == len(second), law, f"{len(first)} leaves are {len(second)}")
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         same = np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-        require(same, law, f"leaf {i} was {a} and is {b}")
+        require(same, law, f"leaf {i} was {shown(a)} and is {shown(b)}")

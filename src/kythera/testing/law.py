@@ -20,6 +20,11 @@ def require(holds: Any, law: str, values: str) -> None:
         raise AssertionError(f"{law}, but {values}.")
 
 
+def shown(array: np.ndarray) -> str:
+    """An array as text, cut where it is long."""
+    return np.array2string(np.asarray(array), precision=6, threshold=12, edgeitems=2)
+
+
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
     """Double precision within this block: derivatives are compared with differences."""
