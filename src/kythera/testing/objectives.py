@@ -127,9 +127,11 @@ def _check_bootstrap(
     boot = drawn.std(0, ddof=1)
     quoted = np.sqrt(np.diag(np.asarray(whole.covariance)))
     allowed = 4 / np.sqrt(2 * (resamples - 1)) + slack
-    for label, b, q in zip([*whole.loss, *whole.slack], boot, quoted, strict=True):
+    rounding = 1e-6 * np.max(np.abs(drawn), 0)  # of what depends on no event, too
+    labels = [*whole.loss, *whole.slack]
+    for label, b, q, r in zip(labels, boot, quoted, rounding, strict=True):
         require(
-            abs(q - b) <= allowed * b + 1e-12,
+            abs(q - b) <= allowed * b + r,
             f"The standard error of {name} must be the bootstrap's within "
             f"{100 * allowed:.0f}%",
             f"that of '{label}' is {q:.4g} and the bootstrap's {b:.4g}",
