@@ -249,7 +249,8 @@ def test_the_settings_were_used_and_kept(finished):
     assert len(found.trials["number"]) == 6
     assert found.events == 6 * 200
     assert found.record["seed"] == 5
-    assert found.record["instrument"]["settings"] == {"events": 200, "z[1]": 0.35}
+    settings = found.record["instrument"]["settings"]
+    assert settings == {"events": 200, "z[1]": pytest.approx(0.35)}
     assert found.record["optimiser"]["option"] == "adam:step=0.1"
     assert found.record["budget"] == {"events": None, "trials": 6, "seconds": None}
     assert any("arXiv:2203.13818" in r for r in found.record["references"])

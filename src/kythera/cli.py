@@ -1,7 +1,6 @@
 """The command line: `kythera list | new | sensitivity | optimise | show | report | cite`."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import shlex
@@ -19,7 +18,7 @@ from kythera.runs import instruments, spec
 
 if TYPE_CHECKING:
     from kythera.core.problem import Problem
-    from kythera.runs.result import Result
+    from kythera.report.progress import Progress
 
 REFUSED, ABORTED = 2, 130  # exit codes; 130 as shells have it after Ctrl-C
 FALLBACK = spec.Spec(trials=200)  # where nobody sets a budget
@@ -183,21 +182,9 @@ def _optimise(asked: spec.Spec, stop: "_Stop") -> int:
         wanted = wanted.over(FALLBACK)
     seed = _checked_seed(wanted.seed)
     _prepare_jax(wanted.device)
-    import jax
-
-    from kythera.optimise import default_estimator
-    from kythera.optimise import optimise as run
-    from kythera.runs.describe import describe
-    from kythera.runs.result import write
-
     problem = instruments.build(instrument, wanted.set)
-    wanted = wanted.over(spec.Spec(optimiser=_default_optimiser(problem)))
-    search = spec.make("optimiser", wanted.optimiser or "")
-    engine = (
-        spec.make("estimator", wanted.estimator)
-        if wanted.estimator
-        else default_estimator(problem, search)
-    )
+    wanted = wanted.over(spec.Spec(optimiser=_default_optimiser(problem), seed=seed))
+    search, engine = _engines(problem, wanted)
     claimed = (
         folder.claim(Path(wanted.out))
         if wanted.out
@@ -211,44 +198,66 @@ def _optimise(asked: spec.Spec, stop: "_Stop") -> int:
         lambda: stop.asked,
     )
     try:
-        with stop.patient(), show:
-            solution = run(
-                problem,
-                search,
-                engine,
-                key=jax.random.key(seed),
-                max_events=wanted.events,
-                max_trials=wanted.trials,
-                max_seconds=wanted.seconds,
-                callbacks=[show],
-            )
         with stop.patient():
-            found = describe(
-                solution,
-                reference=asked.instrument or "",
-                settings=wanted.set,
-                command=_command(wanted, seed),
-                budget=wanted.budget,
-                optimiser=wanted.optimiser or "",
-                estimator=wanted.estimator or "",
-            )
-            print(found.table())
-            write(found, claimed.path)
-            _finish(found, claimed.path)
+            _run(problem, search, engine, wanted, show, claimed.path)
     except BaseException:
         claimed.release()
         raise
     return ABORTED if stop.asked else 0
 
 
-def _finish(found: "Result", path: Path) -> None:
-    """Write the report beside the result, and say where both are."""
-    from kythera.report.page import report as write_report
+def _engines(problem: "Problem", wanted: spec.Spec) -> tuple[Any, Any]:
+    """Optimiser and estimator as they were asked for."""
+    from kythera.optimise import default_estimator
 
+    search = spec.make("optimiser", wanted.optimiser or "")
+    if wanted.estimator:
+        return search, spec.make("estimator", wanted.estimator)
+    return search, default_estimator(problem, search)
+
+
+def _run(
+    problem: "Problem",
+    search: Any,
+    engine: Any,
+    wanted: spec.Spec,
+    show: "Progress",
+    path: Path,
+) -> None:
+    """Optimise, print the table, write the result and its report."""
+    import jax
+
+    from kythera.optimise import optimise as run
+    from kythera.report.page import report as write_report
+    from kythera.runs.describe import describe
+    from kythera.runs.result import write
+
+    with show:
+        solution = run(
+            problem,
+            search,
+            engine,
+            key=jax.random.key(wanted.seed or 0),
+            max_events=wanted.events,
+            max_trials=wanted.trials,
+            max_seconds=wanted.seconds,
+            callbacks=[show],
+        )
+    found = describe(
+        solution,
+        reference=wanted.instrument or "",
+        settings=wanted.set,
+        command=_command(wanted),
+        budget=wanted.budget,
+        optimiser=wanted.optimiser or "",
+        estimator=wanted.estimator or "",
+    )
+    print(found.table())
+    write(found, path)
     if found.record["drawing_failed"]:
         _say(f"no drawings of the instrument: {found.record['drawing_failed']}")
-    page = write_report(dataclasses.replace(found, folder=path), path / "report.html")
-    print(f"result  {path}\nreport  {page}")
+    print(f"result  {path}")
+    print(f"report  {write_report(found, path / 'report.html')}", flush=True)
 
 
 @app.command()
@@ -334,14 +343,13 @@ def _checked_seed(seed: int | None) -> int:
     return seed
 
 
-def _command(wanted: spec.Spec, seed: int) -> str:
+def _command(wanted: spec.Spec) -> str:
     """The line that repeats a run."""
     words = ["kythera", "optimise", wanted.instrument or ""]
-    for key in ("optimiser", "estimator", *spec.BUDGETS, "device"):
+    for key in ("optimiser", "estimator", *spec.BUDGETS, "device", "seed"):
         value = getattr(wanted, key)
         if value is not None:
             words += [f"--{key}", spec.written(value)]
-    words += ["--seed", str(seed)]
     for name, value in wanted.set.items():
         words += ["--set", f"{name}={spec.written(value)}"]
     return shlex.join(words)

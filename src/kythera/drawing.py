@@ -38,26 +38,29 @@ _FACES = [
 _EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b) in (1, 2, 4)]
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, digits: int | None = 6) -> Any:
     """The same as numbers, strings, lists and dicts, for JSON.
 
-    Arrays become lists, numbers keep six digits, what is not finite becomes None.
+    Arrays become lists, what is not finite becomes None.
 
     Args:
         value: any nesting of arrays, numbers, strings, sequences and mappings.
+        digits: that real numbers keep; None for all of them.
     """
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return float(value) if digits is None else float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, digits) for k, v in value.items()}
     if hasattr(value, "tolist"):  # arrays and scalars of NumPy and JAX
-        return plain(value.tolist())
+        return plain(value.tolist(), digits)
     if isinstance(value, Iterable):
-        return [plain(v) for v in value]
+        return [plain(v, digits) for v in value]
     return str(value)
 
 
@@ -98,11 +101,8 @@ def curve(
     x, y = plain(x), plain(y)
     traces: list[Trace] = []
     if stderr is not None:
-        known = [
-            (a, b, e)
-            for a, b, e in zip(x, y, plain(stderr), strict=True)
-            if b is not None and e is not None
-        ]
+        every = zip(x, y, plain(stderr), strict=True)
+        known = [(a, b, e) for a, b, e in every if b is not None and e is not None]
         up = [b + e for _, b, e in known]
         down = [b - e for _, b, e in known]
         traces.append(
@@ -156,6 +156,7 @@ def points(
         symbol: plotly's name of the marker.
         size: of the marker in pixels.
     """
+    outline = {"color": colour, "width": 2 if "open" in symbol else 0}
     trace: Trace = {
         "type": "scatter" if z is None else "scatter3d",
         "x": plain(x),
@@ -163,12 +164,7 @@ def points(
         "mode": "markers",
         "name": name,
         "showlegend": bool(name),
-        "marker": {
-            "color": colour,
-            "symbol": symbol,
-            "size": size,
-            "line": {"color": colour, "width": 2 if "open" in symbol else 0},
-        },
+        "marker": {"color": colour, "symbol": symbol, "size": size, "line": outline},
     }
     if z is not None:
         trace["z"] = plain(z)
@@ -232,7 +228,7 @@ def box(
     """
     middle, lengths = plain(centre), plain(size)
     matrix = plain(rotation) if rotation is not None else None
-    corners = []
+    corners: list[list[float]] = []
     for corner in _CORNERS:
         own = [c * s for c, s in zip(corner, lengths, strict=True)]
         if matrix is not None:
@@ -277,8 +273,7 @@ def plane(
         opacity: of the face, 0 to 1.
     """
     a, b = plain(tilt)
-    about_x = (math.cos(a), math.sin(a))
-    about_y = (math.cos(b), math.sin(b))
+    about_x, about_y = (math.cos(a), math.sin(a)), (math.cos(b), math.sin(b))
     rotation = [
         [about_y[0], about_y[1] * about_x[1], about_y[1] * about_x[0]],
         [0.0, about_x[0], -about_x[1]],
@@ -452,38 +447,14 @@ def side_by_side(
     named: set[str] = set()
     for i, (title, one) in enumerate(figures.items()):
         row, column = divmod(i, columns)
-        number = "" if i == 0 else str(i + 1)
         left, top = column * (width + gap_x), 1 - row * (height + gap_y)
-        for trace in one["data"]:
-            trace = {**trace, "xaxis": f"x{number}", "yaxis": f"y{number}"}
-            if trace.get("name") in named:  # one entry of the legend is enough
-                trace["showlegend"] = False
-            elif trace.get("showlegend"):
-                named.add(trace["name"])
-            if "colorbar" in trace:
-                bar = {**trace["colorbar"], "len": height, "y": top - height / 2}
-                trace["colorbar"] = bar | {"x": left + width, "xpad": 8}
-            data.append(trace)
-        old = one.get("layout", {})
-        layout[f"xaxis{number}"] = {
-            **old.get("xaxis", {}),
-            "domain": plain([left, left + width]),
-            "anchor": f"y{number}",
-        }
-        vertical = {**old.get("yaxis", {}), "domain": plain([top - height, top])}
-        if "scaleanchor" in vertical:
-            vertical["scaleanchor"] = f"x{number}"
-        layout[f"yaxis{number}"] = vertical | {"anchor": f"x{number}"}
+        _add_panel(data, layout, one, i, (left, left + width, top - height, top), named)
         layout["annotations"].append(
             {
                 "text": title,
                 "showarrow": False,
-                "xref": "paper",
-                "yref": "paper",
-                "x": plain(left + width / 2),
-                "y": plain(top),
-                "yanchor": "bottom",
-                "xanchor": "center",
+                **{"xref": "paper", "x": plain(left + width / 2), "xanchor": "center"},
+                **{"yref": "paper", "y": plain(top), "yanchor": "bottom"},
             }
         )
     layout["height"] = 130 + round(min(300, 800 / columns) * rows)
@@ -495,3 +466,33 @@ def side_by_side(
         "layout": layout,
         "caption": caption or first.get("caption", ""),
     }
+
+
+def _add_panel(
+    data: list[Trace],
+    layout: dict[str, Any],
+    one: Figure,
+    index: int,
+    where: tuple[float, float, float, float],
+    named: set[str],
+) -> None:
+    """Put a figure into the part (left, right, bottom, top) of another, 0 to 1."""
+    number = "" if index == 0 else str(index + 1)
+    left, right, bottom, top = where
+    for trace in one["data"]:
+        trace = {**trace, "xaxis": f"x{number}", "yaxis": f"y{number}"}
+        if trace.get("name") in named:  # one entry of the legend is enough
+            trace["showlegend"] = False
+        elif trace.get("showlegend"):
+            named.add(trace["name"])
+        if "colorbar" in trace:
+            size = {"len": top - bottom, "y": (top + bottom) / 2, "x": right, "xpad": 8}
+            trace["colorbar"] = trace["colorbar"] | plain(size)
+        data.append(trace)
+    old = one.get("layout", {})
+    across = {"domain": plain([left, right]), "anchor": f"y{number}"}
+    upright = {"domain": plain([bottom, top]), "anchor": f"x{number}"}
+    if "scaleanchor" in old.get("yaxis", {}):
+        upright["scaleanchor"] = f"x{number}"
+    layout[f"xaxis{number}"] = {**old.get("xaxis", {}), **across}
+    layout[f"yaxis{number}"] = {**old.get("yaxis", {}), **upright}

@@ -231,12 +231,8 @@ def _check(
             "A run needs a budget, but none was given. Set max_events, max_trials or "
             "max_seconds."
         )
-    limits = {
-        "max_events": max_events,
-        "max_trials": max_trials,
-        "max_seconds": max_seconds,
-    }
-    for name, limit in limits.items():
+    names = ("max_events", "max_trials", "max_seconds")
+    for name, limit in zip(names, (max_events, max_trials, max_seconds)):
         if limit is not None and not limit > 0:
             raise errors.InputError(
                 f"`{name}` must be > 0, but is {limit}. Give a larger budget."
@@ -308,23 +304,18 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
         variance = float(vector @ covariance @ vector)
         return float("nan") if np.isnan(variance) else float(np.sqrt(max(variance, 0)))
 
-    zero = np.zeros(k)
-    unit = np.eye(k)
+    def pair(values: Any, stderrs: Any) -> tuple[Measured, Measured]:
+        first, second = map(Measured, map(float, values), map(float, stderrs))
+        return first, second
+
+    zero, unit = np.zeros(k), np.eye(k)
     first, second = weights @ values[:, 0], weights @ values[:, 1]
-    terms = {
-        name: (
-            Measured(float(values[i, 0]), spread(np.concatenate([unit[i], zero]))),
-            Measured(float(values[i, 1]), spread(np.concatenate([zero, unit[i]]))),
-        )
-        for i, name in enumerate(names)
-    }
-    slack = {
-        name: (
-            Measured(float(value[0]), float(found.slack_stderr[name][0])),
-            Measured(float(value[1]), float(found.slack_stderr[name][1])),
-        )
-        for name, value in found.slack.items()
-    }
+    sides = [
+        [spread(np.concatenate([e, zero])), spread(np.concatenate([zero, e]))]
+        for e in unit
+    ]
+    terms = {name: pair(values[i], sides[i]) for i, name in enumerate(names)}
+    slack = {n: pair(value, found.slack_stderr[n]) for n, value in found.slack.items()}
     return Gain(
         Measured(float(first), spread(np.concatenate([weights, zero]))),
         Measured(float(second), spread(np.concatenate([zero, weights]))),

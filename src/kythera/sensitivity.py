@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors, text
-from kythera.core.evaluation import AbstractEstimator
+from kythera.core.evaluation import AbstractEstimator, Evaluation
 from kythera.core.problem import Problem
 from kythera.core.types import Key
 from kythera.optimise import gradient_estimator
@@ -113,8 +113,7 @@ def sensitivity(
         raise errors.InputError(
             f"`replicas` must be at least 2 to give an error, but is {replicas}. Try 8."
         )
-    if events is not None:
-        problem = problem.replace(events=events)
+    problem = problem.replace(events=events or problem.events)
     estimator = estimator or gradient_estimator(problem)
     if not estimator.gives_gradient:
         raise errors.UnsupportedError(
@@ -122,35 +121,36 @@ def sensitivity(
             "none. Use `Pathwise`, `ScoreFunction` or `FiniteDifference`."
         )
     estimator.check(problem)
-    init, *keys = jax.random.split(key, replicas + 1)
-    u = np.asarray(problem.space.start)
-    found, _ = estimator(
-        problem,
-        jnp.asarray(np.tile(u, (replicas, 1))),
-        estimator.init(problem, key=init),
-        key=jnp.stack(keys),
-        map=map,
-    )
+    found = _replicas(problem, estimator, key, replicas)
     good = [f.total for f in found if f.total.gradient is not None and not f.cause]
     if len(good) < 2:
-        causes = {f.cause for f in found if f.cause}
+        causes = "; ".join(sorted({f.cause for f in found if f.cause}))
         raise errors.SimulationError(
             f"{len(found) - len(good)} of {replicas} replicas failed at the start: "
-            f"{'; '.join(sorted(causes))}. Mend the simulator or move the start."
+            f"{causes}. Mend the simulator or move the start."
         )
-    gradients = np.array([total.gradient for total in good], float)
-    space = problem.space
+    space, gradients = problem.space, np.array([t.gradient for t in good], float)
     return Sensitivity(
         names=space.names,
         units=space.units,
-        start=space.values(jnp.asarray(u)),
+        start=space.values(space.start),
         ranges=_ranges(problem),
         effect=gradients.mean(0),
         stderr=gradients.std(0, ddof=1) / np.sqrt(len(good)),
-        loss=float(np.mean([total.value for total in good])),
+        loss=float(np.mean([t.value for t in good])),
         replicas=len(good),
         events=sum(f.events for f in found),
     )
+
+
+def _replicas(
+    problem: Problem, estimator: AbstractEstimator, key: Key, replicas: int
+) -> list[Evaluation]:
+    """The start evaluated so many times, each on events of its own."""
+    init, *keys = jax.random.split(key, replicas + 1)
+    us = jnp.tile(problem.space.start, (replicas, 1))
+    state = estimator.init(problem, key=init)
+    return estimator(problem, us, state, key=jnp.stack(keys), map=map)[0]
 
 
 def _ranges(problem: Problem) -> tuple[str, ...]:

@@ -46,11 +46,6 @@ def describe(
     """
     problem = solution.problem
     figures, failure = _drawings(solution)
-    trials = _trials(solution)
-    parts = (solution.optimiser, solution.estimator)
-    references = dict.fromkeys((*REFERENCES, *problem.references()))
-    for part in parts:
-        references.update(dict.fromkeys(part.references))
     record = {
         "format": FORMAT,
         "version": VERSION,
@@ -62,8 +57,8 @@ def describe(
         "instrument": {
             "name": problem.name,
             "reference": reference or problem.name,
-            "settings": plain(settings or {}),
-            "weights": plain(problem.weights),
+            "settings": plain(settings or {}, digits=None),
+            "weights": plain(problem.weights, digits=None),
             "rows": problem.events,
         },
         "optimiser": _settings(solution.optimiser) | {"option": optimiser},
@@ -75,26 +70,12 @@ def describe(
             "report": solution.report_events,
             "evaluation": solution.estimator.price(problem),
         },
-        "reason": solution.reason,
-        "seconds": solution.seconds,
-        "space": _space(problem.space),
-        "start": _point(problem.space, solution.u_start),
-        "best": _point(problem.space, solution.u_best),
-        "soft": _gain(solution.soft),
-        "hard": _gain(solution.hard) if solution.hard else None,
-        "gain": _number(solution.gain),
-        "terms": sorted(solution.soft.terms),
-        "slack": sorted(solution.soft.slack),
-        "causes": {
-            str(t.number): t.evaluation.cause
-            for t in solution.trials
-            if t.evaluation.cause
-        },
+        **_found(solution),
         "drawing_failed": failure,
-        "references": list(references),
+        "references": _references(solution),
         "files": {},
     }
-    return Result(record, trials, figures)
+    return Result(record, _trials(solution), figures)
 
 
 def save(solution: "Solution", folder: str | Path, **context: Any) -> Path:
@@ -118,6 +99,36 @@ def save(solution: "Solution", folder: str | Path, **context: Any) -> Path:
         claimed.release()
         raise
     return claimed.path
+
+
+def _found(solution: "Solution") -> dict[str, Any]:
+    """The part of the record that says what came out."""
+    space = solution.problem.space
+    return {
+        "reason": solution.reason,
+        "seconds": solution.seconds,
+        "space": _space(space),
+        "start": _point(space, solution.u_start),
+        "best": _point(space, solution.u_best),
+        "soft": _gain(solution.soft),
+        "hard": _gain(solution.hard) if solution.hard else None,
+        "gain": _number(solution.gain),
+        "terms": sorted(solution.soft.terms),
+        "slack": sorted(solution.soft.slack),
+        "causes": {
+            str(trial.number): trial.evaluation.cause
+            for trial in solution.trials
+            if trial.evaluation.cause
+        },
+    }
+
+
+def _references(solution: "Solution") -> list[str]:
+    """Of kythera, the problem's parts, the optimiser and the estimator, each once."""
+    found = dict.fromkeys((*REFERENCES, *solution.problem.references()))
+    for part in (solution.optimiser, solution.estimator):
+        found |= dict.fromkeys(part.references)
+    return list(found)
 
 
 def _number(measured: "Measured") -> dict[str, float | None]:

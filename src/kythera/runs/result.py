@@ -199,8 +199,8 @@ class Result:
             "seconds": self.record["seconds"],
             "reason": self.record["reason"],
             "units": dict(zip(self.names, self.units, strict=True)),
-            "start": dict(zip(self.names, plain(start), strict=True)),
-            "best": dict(zip(self.names, plain(best), strict=True)),
+            "start": dict(zip(self.names, plain(start, digits=None), strict=True)),
+            "best": dict(zip(self.names, plain(best, digits=None), strict=True)),
             "loss": {k: self.quoted[k] for k in ("start", "best")},
             "gain": self.record["gain"],
         }
