@@ -44,7 +44,8 @@ AIMS = {  # row -> (what is aimed at, what it must not miss), and whether more i
 
 def repeated(task: Callable[[], Any], repeats: int) -> dict[str, float]:
     """Median and minimum CPU seconds of `task`, after two calls that are not counted."""
-    task(), task()
+    for _ in range(2):
+        task()
     samples = []
     for _ in range(repeats):
         start = time.process_time()
@@ -118,7 +119,7 @@ def task_first(muons: int, repeats: int) -> dict[str, Any]:
 
     import kythera as ky
 
-    ky.Pathwise, ky.adam  # noqa: B018 - loads what is loaded on first use
+    _ = ky.Pathwise, ky.adam  # loads what is loaded on first use
     jnp.zeros(1).block_until_ready()
     imported = time.process_time()
     step_of(muons)()
@@ -173,7 +174,12 @@ TASKS = {
 }
 
 
-def measure(task: str, muons: int = 0, repeats: int = 9, **environment: str) -> dict:
+def measure(
+    task: str,
+    muons: int = 0,
+    repeats: int = 9,
+    environment: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """Run one task in a fresh process, on one thread unless told otherwise."""
     cleared = {
         k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))
@@ -181,7 +187,9 @@ def measure(task: str, muons: int = 0, repeats: int = 9, **environment: str) -> 
     command = [sys.executable, __file__, "--task", task, str(muons), str(repeats)]
     done = subprocess.run(
         command,
-        env=cleared | {"XLA_FLAGS": ONE_THREAD, "JAX_PLATFORMS": "cpu"} | environment,
+        env=cleared
+        | {"XLA_FLAGS": ONE_THREAD, "JAX_PLATFORMS": "cpu"}
+        | (environment or {}),
         capture_output=True,
         text=True,
         check=False,
@@ -227,8 +235,8 @@ def first_calls(muons: int) -> dict[str, float]:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        measure("first", muons, **cache)
-        warm = measure("first", muons, **cache)
+        measure("first", muons, environment=cache)
+        warm = measure("first", muons, environment=cache)
     return {
         "imports, CPU s": cold["import_s"],
         "first call to first step, cold, CPU s": cold["first_s"],
@@ -272,7 +280,7 @@ def figures(arguments: argparse.Namespace) -> dict[str, float]:
     table["peak memory, most muons / fewest"] = ratio
     per_trial = measure("loop", repeats=repeats)["per_trial_s"]
     table["loop overhead per trial, ms"] = 1e3 * per_trial
-    cores = measure("cores", last, repeats, XLA_FLAGS="")
+    cores = measure("cores", last, repeats, {"XLA_FLAGS": ""})
     table[f"CPU / wall on {cores['cores']} cores"] = cores["cpu_over_wall"]
     return table
 

@@ -113,7 +113,7 @@ def test_momentum_left_is_that_of_the_range(
     make_scan, getkey, name, momentum, height, slope
 ):
     grid = grid_of(10, height)
-    _, stopping = properties(name)
+    _, stopping = properties(name)[0]
     scan = make_scan(grid, 0.0, 2, slope, momentum, stopping)
     simulator = SoftPortal(grid, momentum_resolution=None)
     left = jax.jit(lambda x: momentum_left(simulator, x))(scan)
@@ -131,7 +131,7 @@ def momentum_left(simulator, scan):
 
 def test_stopped_muons_are_not_seen_below(make_scan, getkey):
     grid = grid_of(5)
-    scan = make_scan(grid, 1.0, 20, momentum=0.5, stopping=properties("lead")[1])
+    scan = make_scan(grid, 1.0, 20, momentum=0.5, stopping=properties("lead")[0, 1])
     hits = HardPortal(grid)(bare(), scan, key=getkey())
     assert np.all(hits.above.weight == 1)
     assert np.all(hits.below.weight == 0)

@@ -285,15 +285,16 @@ class LadleFurnace(AbstractScene):
             centre = jnp.array([0.0, 0.0, 1.0]) * (high + low) / 2
             return overlap(self.grid, centre, inner + tall)
 
-        shell = jnp.asarray(properties("steel"), float)[:, None, None, None]
+        shell = jnp.asarray(properties("steel")[0], float)[:, None, None, None]
         field = jnp.broadcast_to(shell, (2, *self.grid.shape))
         for low, high, name in (
             (level + self.slag, height / 2, "air"),
             (level, level + self.slag, "slag"),
             (floor, level, "liquid_steel"),
         ):
-            value = jnp.asarray(properties(name), float)
-            field = _fill(field, layer(low, high), value)
+            value = jnp.asarray(properties(name)[0], float)[:, None, None, None]
+            # disjoint boxes add up, also where several share a voxel
+            field = field + layer(low, high) * (value - shell)
         return Voxels(field[:1], field[1:], {"level": level})
 
 
@@ -323,7 +324,8 @@ class FileScene(AbstractScene):
         if not path.is_file():
             raise errors.InputError(f"There is no file '{path}'. Check the path.")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # opened here: NumPy leaves a broken file open
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: np.asarray(file[name], float) for name in file.files}
         except Exception as error:
             raise errors.InputError(
