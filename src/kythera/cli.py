@@ -130,6 +130,13 @@ def optimise(
     seconds: Annotated[
         float | None, typer.Option(help="Time after which it asks for no new design.")
     ] = None,
+    report_rows: Annotated[
+        int | None,
+        typer.Option(
+            help="Event rows of the final measurement of start and best. "
+            "[default: 8 times those of one evaluation]"
+        ),
+    ] = None,
     seed: Seed = None,
     device: Device = None,
     settings: Set = None,
@@ -154,6 +161,7 @@ def optimise(
         events=events,
         trials=trials,
         seconds=seconds,
+        report_rows=report_rows,
         seed=seed,
         device=device,
         out=None if out is None else str(out),
@@ -180,6 +188,11 @@ def _optimise(asked: spec.Spec, stop: "_Stop") -> int:
     wanted = asked.over_defaults(spec.from_mapping(instrument.defaults, where))
     if not any(wanted.budget.values()):
         wanted = wanted.over(FALLBACK)
+    if wanted.report_rows is not None and wanted.report_rows < 1:
+        raise errors.InputError(
+            f"`report_rows` must be at least 1, but is {wanted.report_rows}. Leave it "
+            "out for the default."
+        )
     seed = _checked_seed(wanted.seed)
     _prepare_jax(wanted.device)
     problem = instruments.build(instrument, wanted.set)
@@ -242,6 +255,7 @@ def _run(
             max_trials=wanted.trials,
             max_seconds=wanted.seconds,
             callbacks=[show],
+            report_events=wanted.report_rows,
         )
     found = describe(
         solution,
@@ -346,10 +360,17 @@ def _checked_seed(seed: int | None) -> int:
 def _command(wanted: spec.Spec) -> str:
     """The line that repeats a run."""
     words = ["kythera", "optimise", wanted.instrument or ""]
-    for key in ("optimiser", "estimator", *spec.BUDGETS, "device", "seed"):
+    for key in (
+        "optimiser",
+        "estimator",
+        *spec.BUDGETS,
+        "report_rows",
+        "device",
+        "seed",
+    ):
         value = getattr(wanted, key)
         if value is not None:
-            words += [f"--{key}", spec.written(value)]
+            words += [f"--{key.replace('_', '-')}", spec.written(value)]
     for name, value in wanted.set.items():
         words += ["--set", f"{name}={spec.written(value)}"]
     return shlex.join(words)

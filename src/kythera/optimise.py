@@ -136,8 +136,8 @@ class Solution(Generic[D]):
         return text.solution_table(
             space.names,
             space.units,
-            space.values(self.u_start, hard=True),
-            space.values(self.u_best, hard=True),
+            space.values(jnp.asarray(self.u_start), hard=True),
+            space.values(jnp.asarray(self.u_best), hard=True),
             losses,
             summary,
             rows,
@@ -387,7 +387,7 @@ def optimise(
             samples = _samples(policy, number, len(us))
             tick = time.perf_counter()
             found, learned = estimator(
-                problem, us, learned, key=_keys(key, samples), map=map
+                problem, jnp.asarray(us), learned, key=_keys(key, samples), map=map
             )
             seconds = (time.perf_counter() - tick) / len(us)
             for i, evaluation in enumerate(found):

@@ -12,9 +12,16 @@ from kythera.core.problem import Problem
 from kythera.core.space import Real, Space
 from kythera.core.stage import AbstractSimulator, AbstractSource, AbstractStage
 from kythera.core.types import Array, Key
-from kythera.instruments.muon_portal import Panels, Portal, imaging, inference
+from kythera.instruments.muon_portal import (
+    Panels,
+    Portal,
+    imaging,
+    inference,
+    scenes,
+    simulator,
+    x0_map,
+)
 from kythera.instruments.muon_portal import objectives as goals
-from kythera.instruments.muon_portal import scenes, simulator, x0_map
 from kythera.instruments.muon_portal.reconstruction import TrackFits
 from kythera.instruments.muon_portal.scan import Grid
 from kythera.stages.sources.muons import BoxMuons

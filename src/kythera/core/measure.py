@@ -6,6 +6,7 @@ chunk and collects the influence of each event, psi_i = <d score / d m, tally_i 
 spread is the standard error.
 """
 
+import dataclasses
 import functools
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from kythera import errors
 from kythera.core.evaluation import Evaluation, Measured
-from kythera.core.objective import Score, Tangents
+from kythera.core.objective import Tangents
 from kythera.core.problem import Problem
 from kythera.core.space import _get
 from kythera.core.types import Array, Design, Float, Key, PyTree, Vector
@@ -234,6 +235,9 @@ def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
     return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, None)
 
 
+_rows_measured = eqx.filter_jit(measure_rows)
+
+
 def host_rows(problem: Problem, u: Vector, key: Key) -> PyTree:
     """Tallies of all events of a pipeline that leaves JAX, chunk by chunk, eagerly."""
     count, _ = problem.chunks
@@ -295,7 +299,7 @@ def evaluate(
 
 def _evaluate_host(problem: Problem, u: Vector, key: Key) -> Evaluation:
     try:
-        found = measure_rows(problem, u, host_rows(problem, u, key))
+        found = _rows_measured(problem, u, host_rows(problem, u, key))
     except errors.SimulationError as error:
         return Evaluation.failed(str(error), problem.price)
     return finish(problem, jax.device_get(found), problem.price)
@@ -340,8 +344,9 @@ def finish(problem: Problem, found: Measurement, events: int) -> Evaluation:
     return Evaluation(total, named, slack, covariance[:terms, :terms], events)
 
 
-class Comparison(eqx.Module):
-    """Several designs measured on the same events, inside JAX.
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Several designs measured on the same events.
 
     Args:
         loss: named terms, each of shape (designs,).
@@ -350,29 +355,10 @@ class Comparison(eqx.Module):
         slack_stderr: of the named constraints, each of shape (designs,).
     """
 
-    loss: dict[str, Array]
-    slack: dict[str, Array]
-    covariance: Float[Array, "all all"]
-    slack_stderr: dict[str, Array]
-
-
-def _comparison(scores: list[Score], spread: Array, events: int) -> Comparison:
-    """From the spread of all outputs of all designs, (designs * k, designs * k)."""
-    designs, terms = len(scores), len(scores[0].loss)
-    k = terms + len(scores[0].slack)
-    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
-    of_terms = np.array([d * k + i for d in range(designs) for i in range(terms)], int)
-    stderr = jnp.sqrt(jnp.diag(covariance)).reshape(designs, k)[:, terms:]
-    loss, slack = (
-        {name: jnp.stack([named[name] for named in every]) for name in sorted(every[0])}
-        for every in ([s.loss for s in scores], [s.slack for s in scores])
-    )
-    return Comparison(
-        loss,
-        slack,
-        covariance[np.ix_(of_terms, of_terms)],
-        {name: stderr[:, i] for i, name in enumerate(slack)},
-    )
+    loss: dict[str, np.ndarray]
+    slack: dict[str, np.ndarray]
+    covariance: np.ndarray
+    slack_stderr: dict[str, np.ndarray]
 
 
 @eqx.filter_jit
@@ -404,7 +390,7 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
     Raises:
         SimulationError: a stage outside JAX failed.
     """
-    us = jnp.asarray(us, float)
+    points = jnp.asarray(us, float)
     count, size = problem.chunks
     host = problem.pipeline.is_host
     run = functools.partial(_sample, mode="value") if host else _rows_compiled
@@ -413,7 +399,7 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
     def rows(i: int, chunk: int) -> PyTree:
         if (i, chunk) in kept:
             return kept[i, chunk]
-        found = run(problem, us[i], jax.random.fold_in(key, chunk))
+        found = run(problem, points[i], jax.random.fold_in(key, chunk))
         found = jax.device_get(found[0] if host else found)
         bytes_ = sum(np.asarray(v).nbytes for v in jax.tree.leaves(found))
         if host or bytes_ * count * len(us) < KEEP:
@@ -426,7 +412,7 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
         means.append(jax.tree.map(lambda *v: np.mean(np.stack(v), 0), *parts))
     scored = [
         jax.device_get(_slopes_compiled(problem, u, mean))
-        for u, mean in zip(us, means, strict=True)
+        for u, mean in zip(points, means, strict=True)
     ]
     losses, slacks = zip(*(named for named, _ in scored), strict=True)
     outputs, terms = len(losses[0]) + len(slacks[0]), len(losses[0])

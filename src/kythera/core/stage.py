@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from kythera import errors
 from kythera.core.types import Array, Float, Key
@@ -70,7 +71,7 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
         """
         name = type(self).__name__
         arrays = [v for v in jax.tree.leaves((design, x)) if eqx.is_array(v)]
-        if any(isinstance(v, jax.core.Tracer) for v in arrays):
+        if any(isinstance(v, Tracer) for v in arrays):
             raise errors.UnsupportedError(
                 f"`{name}` runs outside JAX and can be neither differentiated nor "
                 "compiled. Use `FiniteDifference`, or an optimiser without gradients."

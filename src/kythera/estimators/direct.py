@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from kythera.core import measure
 from kythera.core.evaluation import AbstractEstimator, Evaluation, Map, blocks
 from kythera.core.problem import Problem
-from kythera.core.types import Array, Float, Key
+from kythera.core.types import Key
 
 
 def evaluate_all(
     problem: Problem,
     mode: measure.Mode,
-    us: Float[Array, "q n"],
-    keys: Key,
+    us: Any,
+    keys: Any,
     map: Map,
 ) -> list[Evaluation]:
     """Evaluate q designs in blocks whose width the problem alone decides.
@@ -48,7 +48,7 @@ class Direct(AbstractEstimator[None]):
     def __call__(
         self,
         problem: Problem,
-        us: Float[Array, "q n"],
+        us: Any,
         state: None,
         *,
         key: Key,

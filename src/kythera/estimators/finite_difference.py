@@ -61,11 +61,11 @@ class FiniteDifference(AbstractEstimator[None]):
         map: Map = map,
     ) -> tuple[list[Evaluation], Any]:
         """See the base class."""
-        us = np.asarray(us)
-        n = us.shape[1]
-        shift = self.step * np.eye(n, dtype=us.dtype)
+        points_of = np.asarray(us)
+        n = points_of.shape[1]
+        shift = self.step * np.eye(n, dtype=points_of.dtype)
         points = np.concatenate(
-            [np.clip(np.vstack([u, u + shift, u - shift]), 0, 1) for u in us]
+            [np.clip(np.vstack([u, u + shift, u - shift]), 0, 1) for u in points_of]
         )
         keys = jnp.repeat(key, 2 * n + 1, axis=0)
         found = evaluate_all(problem, "value", jnp.asarray(points), keys, map)

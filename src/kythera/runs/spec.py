@@ -24,6 +24,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "events": (int, float),
     "trials": (int,),
     "seconds": (int, float),
+    "report_rows": (int,),
     "seed": (int,),
     "device": (str,),
     "out": (str,),
@@ -53,6 +54,7 @@ class Spec:
         events: primaries that the search may simulate.
         trials: designs that it may look at.
         seconds: wall time after which no new design is asked for.
+        report_rows: event rows of the final measurement of start and best.
         seed: of all random numbers.
         device: "cpu", "gpu" or "tpu".
         out: folder of the result.
@@ -65,6 +67,7 @@ class Spec:
     events: float | None = None
     trials: int | None = None
     seconds: float | None = None
+    report_rows: int | None = None
     seed: int | None = None
     device: str | None = None
     out: str | None = None
@@ -111,7 +114,7 @@ def from_mapping(entries: Mapping[str, Any], where: str) -> Spec:
                 f"`{key}` in {where} must be {wanted}, but is {value!r}. Mend it."
             )
     found = dict(entries)
-    for key in ("trials", "seed"):
+    for key in ("trials", "report_rows", "seed"):
         if key in found:
             found[key] = int(found[key])
     for key in ("optimiser", "estimator"):

@@ -142,7 +142,7 @@ def _slices(pipeline: Pipeline, designs: dict[str, Portal], key: Key) -> dict[st
     seen = {name: _scan(pipeline, d, key) for name, d in designs.items()}
     true = np.asarray(next(iter(seen.values()))[2])
     y = int(np.unravel_index(true.argmax(), true.shape)[1])
-    grid = pipeline.simulator.grid
+    grid = pipeline.source.scene.grid  # type: ignore[attr-defined]
     nz, _, nx = grid.shape
     dx, _, dz = grid.voxel
     x = (np.arange(nx) + 0.5) * dx - grid.size[0] / 2

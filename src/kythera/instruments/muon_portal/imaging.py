@@ -141,7 +141,7 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
 
     Args:
         grid: the voxels.
-        iterations: steps; about ten find dense blocks, a hundred fit the noise.
+        iterations: steps; a few find dense blocks, a hundred fit the noise.
         typical: density at the start, and that of an inverse-gamma prior, 1/m.
         prior: strength of the prior in projected scatters: voxels that few muons crossed
             stay near `typical`, and their outliers do not look like lead.
@@ -150,7 +150,7 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
     """
 
     grid: Grid
-    iterations: int = eqx.field(static=True, default=10)
+    iterations: int = eqx.field(static=True, default=6)
     typical: float = 1.0
     prior: float = 2.0
     slowest: float = 1.0 * GeV

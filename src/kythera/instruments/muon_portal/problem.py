@@ -68,8 +68,11 @@ def start(grid: scenes.Grid) -> Portal:
     """
     length, breadth, height = grid.size
     z = height / 2 + jnp.array([0.50, 0.45, 0.40, 0.35]) * m
-    size = {"span_1": length, "span_2": breadth, "resolution": 1 * mm}
-    return Portal(Panels(z, **size), Panels(-z, **size))
+    upper, lower = (
+        Panels(height, span_1=length, span_2=breadth, resolution=1 * mm)
+        for height in (z, -z)
+    )
+    return Portal(upper, lower)
 
 
 def space(portal: Portal, grid: scenes.Grid, project: WithinBudget | None) -> Space:
@@ -100,8 +103,8 @@ def space(portal: Portal, grid: scenes.Grid, project: WithinBudget | None) -> Sp
 def problem(
     budget: float | None = None,
     scene: str = "lorry",
-    muons: int = 4000,
-    events: int = 24,
+    muons: int = 2000,
+    events: int = 32,
     image: str = "likelihood",
     rate: float = 0.01,
 ) -> Problem[Portal]:

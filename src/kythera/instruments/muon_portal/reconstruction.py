@@ -11,7 +11,6 @@ from kythera.core.types import Array, Float, Key
 from kythera.instruments.muon_portal.design import Panels, Portal
 from kythera.instruments.muon_portal.scan import Grid, Hits, Points
 
-
 UNSEEN = 1e-6  # muons with a smaller chance to be seen are left out
 
 

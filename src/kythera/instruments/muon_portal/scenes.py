@@ -359,7 +359,9 @@ class FileScene(AbstractScene):
                 )
         inverse = inverse if inverse.ndim == 4 else inverse[None]
         density = density if density.ndim == 4 else density[None]
-        self.grid = Grid(inverse.shape[1:], tuple(float(s) for s in size))
+        nz, ny, nx = inverse.shape[1:]
+        x, y, z = (float(s) for s in size)
+        self.grid = Grid((nz, ny, nx), (x, y, z))
         rock = material("standard_rock")
         loss = float(energy_loss.muon_energy_loss(REFERENCE_MOMENTUM, rock))
         self.inverse_x0 = jnp.asarray(inverse, float)

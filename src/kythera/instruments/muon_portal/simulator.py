@@ -170,7 +170,7 @@ class _Dice:
         crossed = panels + sides  # a side panel is met before or behind the cargo
         self.shape = shape
         self._normal = random.normal(to_normal, (5 + 4 * crossed, *shape))
-        self._chance = random.uniform(to_chance, (crossed, *shape)) if hard else None
+        self._chance = random.uniform(to_chance, (crossed if hard else 0, *shape))
         self._next = {"normal": 0, "chance": 0}
 
     def _take(self, kind: str, source: Array, count: int) -> Array:

@@ -351,11 +351,11 @@ def _read_root(path: Path, tree: str | None) -> dict[str, Any]:
         raise ImportError(
             "Reading ROOT files needs uproot: pip install 'kythera[root]'."
         ) from error
-    with uproot.open(path) as file:
+    with uproot.open(path) as file:  # type: ignore[attr-defined]
         trees = file.keys(filter_classname="TTree", cycle=False)
         name = tree or (trees[0] if len(trees) == 1 else None)
         if name not in trees:
             raise errors.InputError(
                 f"'{path}' holds the trees {trees}; name one of them with `tree=`."
             )
-        return file[name].arrays(library="np")
+        return file[name].arrays(library="np")  # type: ignore[attr-defined]
