@@ -144,6 +144,7 @@ REFUSED = {
     "no budget": ("optimise telescope --trials 0", "`max_trials`", "> 0"),
     "budget not a number": ("optimise telescope --seconds nan", "`max_seconds`", "nan"),
     "seed": ("optimise telescope --seed -1", "seed", "-1"),
+    "report rows": ("optimise telescope --report-rows 0", "`report_rows`", "0"),
     "unknown device": ("optimise telescope --device gup", "Did you mean 'gpu'"),
     "no such device": ("optimise telescope --device tpu", "tpu", "cpu"),
     "unknown option": ("optimise telescope --evnts 3", "--evnts", "--events"),
@@ -335,6 +336,10 @@ def test_spec_defaults_and_command_line(run, place):
     assert b.record["instrument"]["settings"] == {"width": 1, "x": 0.004}
     assert run("optimise", "good:problem", "--out", "c")[0] == 0
     assert len(ky.load("c").trials["number"]) == 3
+    assert ky.load("c").record["events"]["report"] == 2 * 8
+    assert run("optimise", "good:problem", "--report-rows", 20, "--out", "d")[0] == 0
+    assert ky.load("d").record["events"]["report"] == 2 * 20
+    assert "--report-rows 20" in ky.load("d").record["command"]
 
 
 def test_sensitivity(run):

@@ -40,7 +40,7 @@ Name = Annotated[str, typer.Argument(help=NAME_HELP)]
 File = Annotated[Path, typer.Argument(help="Folder of a result, or its result.json.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)]
 Device = Annotated[str | None, typer.Option(help="cpu, gpu or tpu.")]
-Seed = Annotated[int | None, typer.Option(help="Of all random numbers. [default: 1]")]
+Seed = Annotated[int | None, typer.Option(help="Of all random numbers. Default: 1.")]
 Engine = Annotated[
     str | None,
     typer.Option(help="Gradient engine: pathwise, score_function, finite_difference."),
@@ -134,7 +134,7 @@ def optimise(
         int | None,
         typer.Option(
             help="Event rows of the final measurement of start and best. "
-            "[default: 8 times those of one evaluation]"
+            "Default: 8 times those of one evaluation."
         ),
     ] = None,
     seed: Seed = None,
@@ -146,7 +146,7 @@ def optimise(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the result. [default: results/NAME-1, -2, ...]"),
+        typer.Option(help="Folder of the result. Default: results/NAME-1, -2, ..."),
     ] = None,
 ) -> None:
     """Optimise an instrument; write the result and its report.
@@ -300,7 +300,7 @@ def report(
     file: File,
     out: Annotated[
         Path | None,
-        typer.Option(help="The page. [default: report.html beside the result]"),
+        typer.Option(help="The page. Default: report.html beside the result."),
     ] = None,
 ) -> None:
     """Write the report of a result: one self-contained HTML page."""
