@@ -132,10 +132,7 @@ def optimise(
     ] = None,
     report_rows: Annotated[
         int | None,
-        typer.Option(
-            help="Event rows of the final measurement of start and best. "
-            "Default: 8 times those of one evaluation."
-        ),
+        typer.Option(help="Rows of the final measurement. Default: 8 evaluations."),
     ] = None,
     seed: Seed = None,
     device: Device = None,
