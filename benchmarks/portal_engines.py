@@ -57,7 +57,7 @@ def run(name: str, cargoes: int, seed: int) -> dict:
 
 def main() -> None:
     """Print a row for each engine, then all of them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--cargoes", type=int, default=512)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--only", choices=ENGINES)

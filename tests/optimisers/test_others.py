@@ -157,7 +157,7 @@ def test_evolution_finds_whole_numbers_and_options():
     }
     problem = from_function(loss, domains, start={"n": 18.0})
     optimiser = ky.Evolution()
-    state = search(optimiser, problem, 400)
+    state = search(optimiser, problem, 240)
     u = optimiser.recommend(state)[0]
     values = problem.space.values(u, hard=True)
     assert values[0] == 7

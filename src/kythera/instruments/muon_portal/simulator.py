@@ -368,13 +368,12 @@ def _points(
         seen = inside & (luck < chance)
         weight = seen.astype(u.dtype)
     else:
-        inside = (
-            jax.nn.log_sigmoid((half_1 - u) / softness)
-            + jax.nn.log_sigmoid((half_1 + u) / softness)
-            + jax.nn.log_sigmoid((half_2 - v) / softness)
-            + jax.nn.log_sigmoid((half_2 + v) / softness)
+        weight = chance * (
+            jax.nn.sigmoid((half_1 - u) / softness)
+            * jax.nn.sigmoid((half_1 + u) / softness)
+            * jax.nn.sigmoid((half_2 - v) / softness)
+            * jax.nn.sigmoid((half_2 + v) / softness)
         )
-        weight = chance * jnp.exp(inside)
     measured = [
         c + d + noise[0] * a + noise[1] * b
         for c, d, a, b in zip(centre, (dx, dy, dz), side_1, side_2, strict=True)
