@@ -23,6 +23,7 @@ from kythera.units import GeV
 
 REFERENCE_MOMENTUM = 3 * GeV  # at which `Scan.stopping` is given
 SLOWEST = 0.05 * GeV  # below, a muon counts as stopped
+NOTHING = 1e-12  # acceptance that is none
 
 
 class Line(eqx.Module):
@@ -364,18 +365,22 @@ def _points(
     noise = panels.resolution[:, None] * dice.normals(panels.count)
     if softness is None:
         inside = (jnp.abs(u) <= half_1) & (jnp.abs(v) <= half_2)
+        inside = inside.astype(u.dtype)
         luck = jnp.moveaxis(dice.chance(panels.count), 0, 2)
-        seen = inside & (luck < chance)
-        weight = seen.astype(u.dtype)
+        weight = inside * (luck < chance)
     else:
-        weight = chance * (
+        inside = (
             jax.nn.sigmoid((half_1 - u) / softness)
             * jax.nn.sigmoid((half_1 + u) / softness)
             * jax.nn.sigmoid((half_2 - v) / softness)
             * jax.nn.sigmoid((half_2 + v) / softness)
         )
+        weight = chance * inside
+    # a line may cross the plane far outside the panel, up to infinity: draw the point back
+    # to the centre, smoothly, where the panel sees nothing
+    kept = inside / (inside + NOTHING)
     measured = [
-        c + d + noise[0] * a + noise[1] * b
+        c + kept * d + noise[0] * a + noise[1] * b
         for c, d, a, b in zip(centre, (dx, dy, dz), side_1, side_2, strict=True)
     ]
     x, y, z = (jnp.broadcast_to(v, count) for v in measured)
