@@ -300,7 +300,12 @@ INSTRUMENTS: dict[str, Callable[[], tuple[Problem, dict[str, Any]]]] = {
         {"optimiser": adam(0.02), "factor": 9.0, "max_trials": 100},
     ),
     "muon_portal": lambda: (
-        muon_portal.problem(muons=500, events=32, image="poca"),
-        {"optimiser": adam(0.05), "factor": 1.05, "max_trials": 20},
+        muon_portal.problem(events=64),
+        {
+            "optimiser": adam(0.05),
+            "factor": 1.05,
+            "max_trials": 30,
+            "max_seconds": 600.0,
+        },
     ),
 }

@@ -9,8 +9,17 @@ from kythera import testing
 
 from .tables import INSTRUMENTS
 
+# The portal compiles for longer than the fast suite can wait for one test.
+SLOW = {"muon_portal"}
 
-@pytest.mark.parametrize("name", INSTRUMENTS)
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in INSTRUMENTS
+    ],
+)
 def test_instrument(name, getkey):
     problem, settings = INSTRUMENTS[name]()
     folder = Path(kythera.instruments.__path__[0]) / name
