@@ -221,8 +221,8 @@ def _check_slopes(
     """Forward mode is the central difference, and reverse mode is forward mode."""
     _, exact, _ = line.at(jnp.zeros(()), way)
     ahead, behind = (
-        line.at(jnp.asarray(step), way)[0],
-        line.at(jnp.asarray(-step), way)[0],
+        line.at(jnp.asarray(step, float), way)[0],
+        line.at(jnp.asarray(-step, float), way)[0],
     )
     for a, b, slope in zip(ahead, behind, exact, strict=True):
         scale = float(jnp.max(jnp.abs(slope), initial=0.0))
@@ -252,8 +252,8 @@ def _check_slopes(
 
 def _check_jumps(name: str, line: _Line, way: Any) -> None:
     """The mean over events of each output changes by the integral of its derivative."""
-    ahead, _, others = line.at(jnp.asarray(REACH), way)
-    behind, _, before = line.at(jnp.asarray(-REACH), way)
+    ahead, _, others = line.at(jnp.asarray(REACH, float), way)
+    behind, _, before = line.at(jnp.asarray(-REACH, float), way)
     for a, b in zip(others, before, strict=True):
         require(
             bool(jnp.all(a == b)),
@@ -272,7 +272,7 @@ def _jumps(
 ) -> tuple[str, str] | tuple[()]:
     """Law and values of the first output whose mean is no integral of its derivative."""
     points, weights = np.polynomial.legendre.leggauss(count)
-    nodes = [line.at(jnp.asarray(REACH * t), way)[1] for t in points]
+    nodes = [line.at(jnp.asarray(REACH * t, float), way)[1] for t in points]
     for i, (a, b) in enumerate(zip(ahead, behind, strict=True)):
         slopes = [jnp.mean(node[i], 0) for node in nodes]
         integral = REACH * sum(w * s for w, s in zip(weights, slopes))
