@@ -327,7 +327,11 @@ def test_kythera_takes_the_logarithm_for_the_whole_path():
     # 1.180 for vertical muons; inclined ones, 0.4% more. Most muons cross only that.
     scan = muons(0)
     exact = Portal(
-        *(Panels(z, resolution=0.0, radiation_lengths=0.0) for z in (UPPER, LOWER))
+        # wide: points far outside a panel are drawn back to its centre
+        *(
+            Panels(z, span_1=50, span_2=50, resolution=0.0, radiation_lengths=0.0)
+            for z in (UPPER, LOWER)
+        )
     )
     hits = SoftPortal(GRID)(exact, scan, key=jax.random.key(0))
     median = float(np.median(true_angles(scan, hits.below)))

@@ -239,10 +239,8 @@ def scatters(
         var_z = var_z + (
             by_d**2 * var_d[axis] + 2 * by_d * by_e * cov[axis] + by_e**2 * var_e[axis]
         )
-    # outside of any use beyond one height of the volume: keep the numbers finite, and the
-    # error of a point that nothing localises below ten heights
+    # outside of any use beyond one height of the volume: keep the numbers finite
     height = 2 * grid.top
-    var_z = var_z / (1 + var_z / (10 * height) ** 2)
     z = bottom + jnp.clip(back, -height, 2 * height)
     x, y = ((i.at(z) + o.at(z)) / 2 for i, o in pairs)
     var_x, var_y = (

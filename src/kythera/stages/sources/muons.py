@@ -352,7 +352,8 @@ def _read_root(path: Path, tree: str | None) -> dict[str, Any]:
             "Reading ROOT files needs uproot: pip install 'kythera[root]'."
         ) from error
     with uproot.open(path) as file:  # type: ignore[attr-defined]
-        trees = file.keys(filter_classname="TTree", cycle=False)
+        kinds = file.classnames(cycle=False)  # type: ignore[attr-defined]
+        trees = [k for k, kind in kinds.items() if kind in ("TTree", "ROOT::RNTuple")]
         name = tree or (trees[0] if len(trees) == 1 else None)
         if name not in trees:
             raise errors.InputError(
