@@ -102,14 +102,6 @@ def pull(slack: np.ndarray, multipliers: np.ndarray, penalties: np.ndarray):
     return np.maximum(0.0, multipliers - penalties * slack)
 
 
-def lagrangian(
-    slack: np.ndarray, multipliers: np.ndarray, penalties: np.ndarray
-) -> float:
-    """What the constraints add to the loss; penalties > 0, all of shape (m,)."""
-    pulls = pull(slack, multipliers, penalties)
-    return float(np.sum((pulls**2 - multipliers**2) / (2 * penalties)))
-
-
 def restore(
     u: np.ndarray, where: np.ndarray, slack: np.ndarray, slopes: np.ndarray
 ) -> np.ndarray:
