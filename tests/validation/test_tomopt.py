@@ -16,9 +16,10 @@ One thing is expected to differ. TomOpt deflects to the other side than it displ
 puts the vertex of a step half a step below its end, where the right sign puts it in the
 middle: its points of closest approach lie one step, 1 cm, lower.
 
-All 39 figures then agree within four standard errors; the largest difference is that of
-the lower quartile of the angle's error, 0.4% or 3.8 standard errors: `Scatters` leaves out
-the covariance between the two projections of an inclined track.
+The figures of `FIGURES` then agree within four standard errors (left out: means and rms of
+heavy tails, shares of slices that the shift moves). The largest difference is that of the
+lower quartile of the angle's error, 0.4% or 3.8 standard errors: in part because `Scatters`
+leaves out the covariance between the two projections of an inclined track.
 
 The last test states what kythera's own choices change.
 """

@@ -120,6 +120,7 @@ def test_point_of_a_single_kick_is_found(slope, kick):
     for axis, start in zip("xy", place):
         value = np.asarray(getattr(found, axis))[0, 0] - start
         variance = np.asarray(getattr(found, f"variance_{axis}"))[0, 0]
+        # a bias, not noise (0.007): inclined tracks come out 0.04 to 0.05 of their error off
         assert np.mean(value / np.sqrt(variance)) == pytest.approx(0, abs=0.08)
 
 
