@@ -1,7 +1,6 @@
 """The loop. It exists once: ask, evaluate, tell; then measure what was found again."""
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -30,6 +29,7 @@ from kythera.estimators.direct import Direct
 from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.pathwise import Pathwise
 from kythera.estimators.score_function import ScoreFunction
+from kythera.stopping import Interrupt, Limits
 
 D = TypeVar("D")
 
@@ -153,45 +153,6 @@ class Solution(Generic[D]):
         return self.table()
 
 
-class Converged:
-    """A callback that stops when nothing is gained any more, measured against the noise.
-
-    It compares the mean loss of the last `window` trials with that of the `window` before:
-    it stops when the gain is below `sigmas` standard errors of that difference, where the
-    errors are the larger of the quoted ones and the observed scatter.
-
-    Args:
-        window: number of trials in each half, at least two.
-        sigmas: how significant a gain must be to go on.
-    """
-
-    def __init__(self, window: int = 20, sigmas: float = 1.0):
-        """See the class."""
-        if window < 2:
-            raise errors.InputError(
-                f"`window` must be at least 2 trials, but is {window}. Try 20."
-            )
-        self.window, self.sigmas = window, sigmas
-        self._losses: list[tuple[float, float]] = []
-
-    def __call__(self, trial: Trial) -> bool:
-        """Whether to stop after this trial."""
-        if trial.number == 0:
-            self._losses.clear()
-        if trial.state == "complete":
-            total = trial.evaluation.total
-            self._losses.append((total.value, total.stderr))
-        w = self.window
-        if len(self._losses) < 2 * w or len(self._losses) % w:
-            return False
-        values, errs = np.array(self._losses[-2 * w :]).T
-        before, after = values[:w], values[w:]
-        quoted = np.nansum(errs**2) / w**2
-        scatter = (before.var(ddof=1) + after.var(ddof=1)) / w
-        noise = float(np.sqrt(max(quoted, scatter)))
-        return bool(before.mean() - after.mean() < self.sigmas * noise)
-
-
 def default_estimator(
     problem: Problem, optimiser: AbstractOptimiser
 ) -> AbstractEstimator:
@@ -213,9 +174,8 @@ def _check(
     problem: Problem,
     optimiser: AbstractOptimiser,
     estimator: AbstractEstimator,
-    max_events: float | None,
-    max_trials: int | None,
-    max_seconds: float | None,
+    limits: Limits,
+    first: int,
 ) -> None:
     """Refuse what cannot work before the first event."""
     if optimiser.needs_gradient and not estimator.gives_gradient:
@@ -226,50 +186,7 @@ def _check(
         )
     estimator.check(problem)
     optimiser.check(problem)
-    if max_events is None and max_trials is None and max_seconds is None:
-        raise errors.InputError(
-            "A run needs a budget, but none was given. Set max_events, max_trials or "
-            "max_seconds."
-        )
-    names = ("max_events", "max_trials", "max_seconds")
-    for name, limit in zip(names, (max_events, max_trials, max_seconds)):
-        if limit is not None and not limit > 0:
-            raise errors.InputError(
-                f"`{name}` must be > 0, but is {limit}. Give a larger budget."
-            )
-    price = estimator.price(problem)
-    if max_events is not None and max_events < price:
-        raise errors.InputError(
-            f"The budget of {max_events:,.0f} events is smaller than one evaluation, "
-            f"{price:,} events. Raise the budget or lower `problem.events`, "
-            f"{problem.events}."
-        )
-
-
-class _Interrupt:
-    """Turns the first SIGINT into a clean stop; the second one is raised.
-
-    A handler that the caller installed before is told of both.
-    """
-
-    def __enter__(self) -> "_Interrupt":
-        self.asked = False
-        try:
-            self._old = signal.signal(signal.SIGINT, self._ask)
-        except ValueError:  # not the main thread: nobody can press Ctrl-C here
-            self._old = None
-        return self
-
-    def _ask(self, *signal_and_frame: Any) -> None:
-        if callable(self._old) and self._old is not signal.default_int_handler:
-            self._old(*signal_and_frame)
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_: Any) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+    limits.check(estimator.price(problem), problem.events, first)
 
 
 def _keys(root: Key, samples: Sequence[int]) -> Key:
@@ -348,8 +265,9 @@ def optimise(
         optimiser: which design to look at next.
         estimator: what is learnt at each; by default what suits the problem.
         key: root of all random numbers: `jax.random.key(1)`.
-        max_events: primaries that the search may simulate.
-        max_trials: designs that it may look at.
+        max_events: primaries that the search may simulate; never exceeded: of the last
+            batch of a population only as many designs are measured as still fit.
+        max_trials: designs that it may look at, likewise.
         max_seconds: wall time after which no new design is asked for (not replayable).
         enqueue: designs that are measured first; the search starts from the best of them
             and the problem's start.
@@ -368,7 +286,9 @@ def optimise(
         SimulationError: twenty trials in a row failed.
     """
     estimator = estimator or default_estimator(problem, optimiser)
-    _check(problem, optimiser, estimator, max_events, max_trials, max_seconds)
+    limits, queue = Limits(max_events, max_trials, max_seconds), list(enqueue)
+    first = 1 + len(queue) if queue else 0  # the start is measured beside them
+    _check(problem, optimiser, estimator, limits, first)
     began = time.perf_counter()
     key_init, key_ask, key_report = (
         jax.random.fold_in(key, stream) for stream in (_INIT, _ASK, _REPORT)
@@ -379,7 +299,7 @@ def optimise(
     trials: list[Trial] = []
     reason = ""
 
-    with _Interrupt() as interrupt:
+    with Interrupt() as interrupt:
 
         def evaluate(us: np.ndarray, policy: str) -> list[Evaluation]:
             nonlocal learned, reason
@@ -409,29 +329,24 @@ def optimise(
                 )
             return found
 
-        u0 = _enqueued(problem, list(enqueue), u_start, evaluate)
-        state = optimiser.init(problem, u0, key=key_init)
+        u0 = _enqueued(problem, queue, u_start, evaluate)
+        state, cut = optimiser.init(problem, u0, key=key_init), ""
         while not reason:
-            reason = optimiser.finished(state) or _spent(
-                trials, began, max_trials, max_seconds, interrupt
+            reason = optimiser.finished(state) or (
+                "interrupted"
+                if interrupt.asked
+                else limits.reached(trials, price, time.perf_counter() - began)
             )
             if reason:
+                reason += cut
                 break
             us, state = optimiser.ask(
                 state, key=jax.random.fold_in(key_ask, len(trials))
             )
             us = np.asarray(us)
-            spent = trials[-1].spent if trials else 0
-            if max_events is not None and spent + len(us) * price > max_events:
-                reason = "the budget of events is spent"
-                if not trials:
-                    raise errors.InputError(
-                        f"The budget of {max_events:,.0f} events is smaller than the "
-                        f"optimiser's first batch of {len(us)} designs, "
-                        f"{len(us) * price:,} events. Raise the budget, or lower "
-                        "`problem.events` or the population."
-                    )
-                break
+            fit = limits.fit(len(us), trials, price)
+            cut = f" ({fit} of the last batch of {len(us)})" if fit < len(us) else ""
+            us = us[:fit]
             if not is_cube(us):
                 raise errors.SpaceError(
                     f"`{type(optimiser).__name__}` asked for a point outside the unit "
@@ -479,20 +394,3 @@ def _enqueued(
     found = evaluate(us, "batch")
     order = [(bool(f.cause), f.violation, f.total.value) for f in found]
     return us[min(range(len(us)), key=order.__getitem__)]
-
-
-def _spent(
-    trials: list[Trial],
-    began: float,
-    max_trials: int | None,
-    max_seconds: float | None,
-    interrupt: _Interrupt,
-) -> str:
-    """Why the loop must stop now; empty while it may go on."""
-    if interrupt.asked:
-        return "interrupted"
-    if max_trials is not None and len(trials) >= max_trials:
-        return "all trials are done"
-    if max_seconds is not None and time.perf_counter() - began >= max_seconds:
-        return "the time is over"
-    return ""

@@ -212,12 +212,19 @@ class Unruly(ky.RandomSearch):
             state.order[:] = 0.5
         return us, state
 
+    def tell(self, state, us, evaluations):
+        told = super().tell(state, us, evaluations)
+        if self.fault == "impatient" and len(us) < self.batch:
+            return told._replace(best=np.full(len(us[0]), np.nan))
+        return told
+
 
 @pytest.mark.parametrize(
     ("fault", "law"),
     [
         ("outside", "points of the cube"),
         ("moody", "same for the same state"),
+        ("impatient", "recommend points of the cube"),
         ("state", "arrays, numbers and text"),
         ("tampers", "leave a state as it was"),
         ("", "must reach 0.001 of the start's loss on the sphere within 32 trials"),

@@ -183,6 +183,20 @@ def test_part_of_a_generation_is_kept():
     assert not np.array_equal(optimiser.recommend(whole)[0], START)
 
 
+def test_whole_numbers_of_a_part_stand_where_they_were_drawn():
+    problem = from_function(
+        lambda n, gap: n + gap,
+        {"n": ky.Integer(0, 20), "gap": ky.Real(0, 1)},
+        start={"n": 18.0},
+    )
+    optimiser = ky.Evolution(population=6)
+    state = optimiser.init(problem, np.asarray(problem.space.start), key=KEY)
+    us, asked = optimiser.ask(state, key=KEY)
+    assert not np.allclose(asked.raw, us)
+    part = optimiser.tell(asked, us[:4], [answer(1.0)] * 4)
+    np.testing.assert_array_equal(part.us, asked.raw[:4])
+
+
 def test_evolution_draws_with_the_key():
     optimiser = ky.Evolution()
     state = optimiser.init(testing.sphere(), START, key=KEY)

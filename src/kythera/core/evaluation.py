@@ -152,7 +152,11 @@ class AbstractOptimiser(eqx.Module, Generic[S]):
 
     @abc.abstractmethod
     def tell(self, state: S, us: np.ndarray, evaluations: list[Evaluation]) -> S:
-        """Take in what was learnt at the points that were asked for (some may have failed)."""
+        """Take in what was learnt at the points that were asked for.
+
+        Some may have failed, and where a budget ended within a batch only the first of
+        them are here.
+        """
 
     @abc.abstractmethod
     def recommend(self, state: S) -> np.ndarray:

@@ -148,7 +148,8 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         self, state: EvolutionState, us: np.ndarray, evaluations: list[Evaluation]
     ) -> EvolutionState:
         """Update the distribution when a generation is complete."""
-        raw = state.raw if state.raw.shape == np.shape(us) else np.asarray(us, float)
+        known = len(state.raw) >= len(us)  # of a batch cut short: its first questions
+        raw = state.raw[: len(us)] if known else np.asarray(us, float)
         new = np.array([constraints.order(e) for e in evaluations]).reshape(-1, 3)
         points = np.concatenate([state.us, raw])
         orders = np.concatenate([state.orders, new])

@@ -106,12 +106,12 @@ class MultiStart(AbstractOptimiser[StartsState]):
     def tell(
         self, state: StartsState, us: np.ndarray, evaluations: list[Evaluation]
     ) -> StartsState:
-        """Each copy hears the answers to its own questions."""
+        """Each copy hears the answers to its own questions, where there are any."""
         copies, orders = list(state.copies), np.array(state.orders)
         ends = np.cumsum(state.asked)
         for i, (end, count) in enumerate(zip(ends, state.asked, strict=True)):
-            if count:
-                own = slice(end - count, end)
+            own = slice(end - count, end)
+            if evaluations[own]:
                 copies[i] = self.optimiser.tell(copies[i], us[own], evaluations[own])
                 ranked = sorted(constraints.order(e) for e in evaluations[own])
                 orders[i] = np.concatenate([orders[i][1:], [ranked[len(ranked) // 2]]])

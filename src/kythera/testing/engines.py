@@ -130,7 +130,8 @@ def check_optimiser(
     """The law of optimisers.
 
     Questions are inside the cube and depend only on the state and the key; `ask` and
-    `tell` leave the state that they are given as it is; a failed evaluation is no end; a
+    `tell` leave the state that they are given as it is; a failed evaluation is no end, nor
+    is a batch of which a budget left only the first answers; a
     state that was saved leaf by leaf and loaded into the structure of a fresh one asks the
     same next points; and the known optimum of each textbook problem is reached within
     the stated number of trials.
@@ -239,14 +240,15 @@ def _check_state(
             before,
             _saved(name, state),
         )
-        recommended = optimiser.recommend(told)
-        require(
-            recommended.ndim == 2
-            and recommended.shape[1] == n
-            and is_cube(recommended),
-            f"{name} must recommend points of the cube, shape (m, {n})",
-            f"it recommends {shown(recommended)}",
-        )
+        part = optimiser.tell(asked, us[: -(-len(us) // 2)], found[: -(-len(us) // 2)])
+        for recommended in map(optimiser.recommend, (told, part)):
+            require(
+                recommended.ndim == 2
+                and recommended.shape[1] == n
+                and is_cube(recommended),
+                f"{name} must recommend points of the cube, shape (m, {n})",
+                f"it recommends {shown(recommended)}",
+            )
         if not optimiser.finished(told):
             k = jax.random.fold_in(key, number + len(us))
             loaded = _loaded(name, fresh, _saved(name, told))

@@ -1,0 +1,89 @@
+"""The loop: budgets that are never exceeded, and batches that they cut."""
+
+import jax
+import numpy as np
+import pytest
+
+import kythera as ky
+from kythera import errors, testing
+from kythera.testing.textbook import Point
+
+KEY = jax.random.key(3)
+
+
+def _search(optimiser, **budget):
+    problem = testing.noisy_sphere()
+    return ky.optimise(problem, optimiser, key=KEY, report_events=16, **budget)
+
+
+@pytest.mark.parametrize("budget", [{"max_trials": 20}, {"max_events": 16 * 20.5}])
+def test_the_last_generation_is_cut_to_the_budget(budget):
+    optimiser = ky.Evolution(population=6)
+    cut, before, after = (
+        _search(optimiser, **limits)
+        for limits in (budget, {"max_trials": 18}, {"max_trials": 24})
+    )
+    assert len(cut.trials) == 20
+    assert cut.events == 320
+    assert cut.reason.endswith("(2 of the last batch of 6)")
+    assert "last batch" not in before.reason
+    for trial, same in zip(cut.trials, after.trials, strict=False):
+        np.testing.assert_array_equal(trial.u, same.u)
+        assert (trial.number, trial.sample) == (same.number, same.sample)
+    # Two of six designs say nothing about the generation.
+    np.testing.assert_array_equal(cut.u_best, before.u_best)
+    assert not np.array_equal(cut.u_best, after.u_best)
+
+
+@pytest.mark.parametrize("trials", [1, 3, 8, 9])
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        ky.Evolution(population=4),
+        ky.Evolution(population=4, diagonal=True),
+        ky.RandomSearch(4),
+        ky.MultiStart(ky.Evolution(population=4), 2),
+        ky.MultiStart(ky.sgd(0.02), 4),
+    ],
+    ids=["evolution", "diagonal", "random", "starts", "gradients"],
+)
+def test_no_optimiser_exceeds_its_trials(optimiser, trials):
+    found = _search(optimiser, max_trials=trials, max_events=1e6)
+    assert len(found.trials) == trials
+    assert np.all(np.isfinite(found.u_best))
+
+
+def test_the_best_of_a_cut_batch_is_kept():
+    found = _search(ky.RandomSearch(16), max_trials=10)
+    losses = [trial.evaluation.total.value for trial in found.trials]
+    np.testing.assert_array_equal(found.u_best, found.trials[np.argmin(losses)].u)
+
+
+def test_a_copy_without_answers_stays_where_it_is():
+    found = _search(ky.MultiStart(ky.sgd(0.02), 3), max_trials=4)
+    counts = [int(copy.count) for copy in found.state[0].copies]
+    assert counts == [2, 1, 1]
+
+
+def test_gradients_by_differences_keep_to_the_events():
+    problem, engine = testing.noisy_sphere(), ky.FiniteDifference()
+    price = engine.price(problem)
+    found = ky.optimise(
+        problem, ky.adam(), engine, key=KEY, max_events=3 * price - 1, report_events=16
+    )
+    assert [t.spent for t in found.trials] == [price, 2 * price]
+    assert found.reason == "the budget of events is spent"
+
+
+@pytest.mark.parametrize("budget", [{"max_trials": 2}, {"max_events": 47}])
+def test_enqueued_designs_have_to_fit(budget):
+    near, far = (Point(np.full(4, x)) for x in (0.2, 1.5))
+    seen = []
+    with pytest.raises(
+        errors.InputError, match=r"3 trials of 16 events.*enqueue fewer"
+    ):
+        _search(ky.adam(), enqueue=[near, far], callbacks=[seen.append], **budget)
+    assert not seen
+    found = _search(ky.adam(), enqueue=[near, far], max_trials=3)
+    assert len(found.trials) == 3
+    np.testing.assert_allclose(found.u_best, 0.55)
