@@ -190,9 +190,10 @@ def _check(
 
 
 def _keys(root: Key, samples: Sequence[int]) -> Key:
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(
-        jnp.asarray(samples, jnp.uint32)
-    )
+    """One by one: a vmap would compile anew for each number of designs."""
+    parts = [jax.random.key_data(jax.random.fold_in(root, i)) for i in samples]
+    data = jnp.asarray(np.stack(parts))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(root))
 
 
 def _samples(policy: str, number: int, q: int) -> list[int]:

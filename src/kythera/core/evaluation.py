@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import equinox as eqx
@@ -210,6 +210,13 @@ class Recorder(Protocol):
         ...
 
 
-def blocks(items: Sequence[Any], width: int) -> list[Sequence[Any]]:
-    """Cut a sequence into blocks of `width`, the last one shorter."""
-    return [items[i : i + width] for i in range(0, len(items), width)]
+def blocks(count: int, width: int) -> list[np.ndarray]:
+    """Indices of `count` designs in blocks of `width`, the last index repeated to fill up.
+
+    All blocks have one shape, so that one program serves any number of designs. A design
+    that is alone stays alone: a search that asks for one at a time pays for one.
+    """
+    size = 1 if count == 1 else width
+    return [
+        np.minimum(np.arange(i, i + size), count - 1) for i in range(0, count, size)
+    ]
