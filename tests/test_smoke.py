@@ -1,6 +1,8 @@
 """The few tests that also run on the newest Python and on the oldest libraries."""
 
 import importlib.metadata
+import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -14,6 +16,27 @@ pytestmark = pytest.mark.smoke
 def test_the_front_door_opens():
     for name in kythera.__all__:
         assert getattr(kythera, name) is not None, name
+
+
+def test_every_engine_and_optimiser_is_at_the_front_door():
+    """Each public function or class that makes one, and so what a page may name `ky.x`."""
+    from kythera.core.evaluation import AbstractEstimator, AbstractOptimiser
+
+    for room in ("estimators", "optimisers"):
+        package = importlib.import_module(f"kythera.{room}")
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(found.name)
+            for name, value in vars(module).items():
+                own = getattr(value, "__module__", "") == module.__name__
+                if name.startswith("_") or not own:
+                    continue
+                made = value
+                if inspect.isfunction(value):
+                    made = inspect.signature(value).return_annotation
+                if inspect.isclass(made) and issubclass(
+                    made, AbstractEstimator | AbstractOptimiser
+                ):
+                    assert getattr(kythera, name) is value
 
 
 def test_the_version_is_that_of_the_package():

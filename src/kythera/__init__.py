@@ -47,7 +47,7 @@ _HOME = {
     "estimators.pathwise": ("Pathwise",),
     "estimators.finite_difference": ("FiniteDifference",),
     "estimators.score_function": ("ScoreFunction",),
-    "optimisers.gradient": ("Gradient", "adam", "sgd"),
+    "optimisers.gradient": ("Gradient", "adam", "from_optax", "sgd"),
     "optimisers.lbfgsb": ("LBFGSB",),
     "optimisers.evolution": ("Evolution",),
     "optimisers.random_search": ("RandomSearch",),
