@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +219,41 @@ def test_reading_starts_fast(command, place):
     )
     done = subprocess.run([sys.executable, "-c", code, *command.split()], check=False)
     assert done.returncode == 0
+
+
+THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1"),
+        ({"OPENBLAS_NUM_THREADS": "3"}, "3"),
+        ({"OMP_NUM_THREADS": "2"}, "None"),
+    ],
+)
+@pytest.mark.parametrize("what", ["cli", "dev"])
+def test_matrices_have_one_thread_unless_the_user_says_otherwise(what, given, expected):
+    spy = (
+        "import os, sys\n"
+        "class Spy:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy':\n"
+        "            print(os.environ.get('OPENBLAS_NUM_THREADS'))\n"
+        "sys.meta_path.insert(0, Spy())\n"
+        "import kythera.cli"
+    )
+    dev = "import dev; print(dev.environment().get('OPENBLAS_NUM_THREADS'))"
+    env = {k: v for k, v in os.environ.items() if k not in THREADS} | given
+    done = subprocess.run(
+        [sys.executable, "-c", {"cli": spy, "dev": dev}[what]],
+        env=env,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == expected
 
 
 @pytest.fixture(scope="module")
