@@ -81,6 +81,45 @@ def test_panels_have_axes_of_their_own():
     assert [a["text"] for a in layout["annotations"]] == ["left", "right"]
 
 
+def test_a_band_has_no_markers_of_its_own():
+    assert drawing.curve([0, 1], [1, 2], [0.1, 0.1])[0]["mode"] == "lines"
+
+
+def test_a_logarithmic_map_shows_its_values():
+    values = [[0.0, 1.0, float("nan")], [30.0, 250.0, 0.01]]
+    [trace] = drawing.heatmap(values, unit="1/m", low=0.1, high=100, log=True)
+    assert trace["z"][0] == [-1.0, 0.0, None]
+    assert trace["z"][1] == pytest.approx([np.log10(30), np.log10(250), -1])
+    assert (trace["zmin"], trace["zmax"]) == (-1, 2)
+    assert trace["customdata"] == [[0.0, 1.0, None], [30.0, 250.0, 0.01]]
+    assert trace["colorbar"]["title"]["text"] == "1/m"
+    assert trace["colorbar"]["ticktext"] == ["0.1", "1", "10", "100"]
+    assert trace["colorbar"]["tickvals"] == [-1, 0, 1, 2]
+    [free] = drawing.heatmap(values, log=True)
+    assert (free["zmin"], free["zmax"]) == pytest.approx((-2, np.log10(250)))
+    [empty] = drawing.heatmap([[0.0]], log=True)
+    assert empty["zmin"] < empty["zmax"]
+
+
+def test_ticks_of_a_logarithmic_scale():
+    assert drawing.log_ticks(0.3, 12) == [0.5, 1, 2, 5, 10]
+    assert drawing.log_ticks(1, 1e5) == [1, 10, 100, 1000, 10_000, 100_000]
+
+
+def test_panels_of_equal_scale_hang_below_their_names():
+    one = drawing.figure(drawing.heatmap(np.eye(2)), equal=True)
+    both = drawing.side_by_side({"true": one, "seen": one, "again": one}, columns=3)
+    for number in ("", "2", "3"):
+        axis = both["layout"][f"yaxis{number}"]
+        assert axis["constraintoward"] == "top"
+        assert axis["scaleanchor"] == f"x{number}"
+    domains = [both["layout"][f"xaxis{n}"]["domain"] for n in ("", "2", "3")]
+    assert [d[1] - d[0] for d in domains] == pytest.approx(
+        [domains[0][1]] * 3, abs=1e-5
+    )
+    assert domains[2][1] == pytest.approx(1)
+
+
 def test_colours_go_round():
     assert drawing.colour("start") == drawing.START
     assert drawing.colour(len(drawing.PALETTE)) == drawing.PALETTE[0]

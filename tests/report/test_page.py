@@ -164,6 +164,30 @@ def test_twelve_thousand_parameters(toy_result):
     assert len(paths["part77.z"]["data"]) == figures.MOST_LINES
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_trials_can_be_seen(toy_result, count):
+    """A line through one point, or a band around it, would be nothing."""
+    good = np.flatnonzero(toy_result.trials["state"] == "complete")[:count]
+    trials = {k: v[good] for k, v in toy_result.trials.items()}
+    trials["sample"] = trials["number"]
+    few = dataclasses.replace(toy_result, trials=trials)
+    own = [t for t in figures.loss(few)["data"] if t.get("name") == "trials"]
+    assert ["markers" in t["mode"] for t in own] == [True]
+    assert ("error_y" in own[0]) == (count == 1)
+    ends = [t for t in figures.loss(few)["data"] if "fresh" in t.get("name", "")]
+    assert all(t["x"][0] < t["x"][1] for t in ends)
+    for figure in figures.paths(few).values():
+        assert all("markers" in t["mode"] for t in figure["data"])
+
+
+def test_every_axis_has_a_title(toy_result):
+    drawn = [figures.loss(toy_result), figures.terms(toy_result)]
+    drawn += [figures.slack(toy_result), *figures.paths(toy_result).values()]
+    for figure in drawn:
+        for axis in ("xaxis", "yaxis"):
+            assert figure["layout"][axis]["title"]["text"]
+
+
 def test_thinning_keeps_both_ends():
     kept = figures.thinned(10_000, 100)
     assert (kept[0], kept[-1]) == (0, 9999)

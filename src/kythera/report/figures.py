@@ -10,6 +10,8 @@ from kythera.runs.result import Number, Result
 MOST_POINTS = 1500  # of a curve: more cannot be seen
 MOST_GROUPS = 12  # pictures of parameter paths
 MOST_LINES = 8  # paths in one picture
+FEW = 60  # points of a curve up to which each is marked
+SPENT = "events spent (simulated primaries)"
 LOGARITHMIC = 8.0  # ratio of losses beyond which the axis is logarithmic
 
 Figure = dict[str, Any]
@@ -50,13 +52,14 @@ def loss(result: Result) -> Figure | None:
         traces += drawing.curve(
             *_batch_means(result), name="mean of each batch", colour=drawing.BLACK
         )
+    elif len(x) == 1:  # a band needs two points
+        traces += drawing.points(x, y, stderr=e, name="trials", colour=drawing.BLACK)
     else:
-        few = len(x) < 60
         traces += drawing.curve(
-            x, y, e, name="trials", colour=drawing.BLACK, markers=few
+            x, y, e, name="trials", colour=drawing.BLACK, markers=len(x) < FEW
         )
     low, high = float(np.min(y)), float(np.max(y))
-    ends = [float(trials["spent"][0]), float(trials["spent"][-1])]
+    ends = [0.0, float(trials["spent"][-1])]
     for name, colour in (("start", drawing.START), ("best", drawing.BEST)):
         value = Number.of(result.record["soft"][name])
         low, high = min(low, value.value), max(high, value.value)
@@ -79,13 +82,13 @@ def loss(result: Result) -> Figure | None:
         )
     axis: dict[str, Any] = {"title": {"text": "loss"}}
     if low > 0 and high / low > LOGARITHMIC and np.all(y > np.nan_to_num(e)):
-        axis["type"] = "log"
+        axis |= {"type": "log", "tickvals": drawing.log_ticks(low / 2, 2 * high)}
     some = (
         "" if len(shown) == len(good) else f" {len(shown):,} of {len(good):,} trials."
     )
     return drawing.figure(
         traces,
-        x="events spent (simulated primaries)",
+        x=SPENT,
         yaxis=axis,
         height=400,
         caption="Loss of each trial; the band or bar is one standard error. Dashed: start "
@@ -153,13 +156,12 @@ def _named(
             trials[f"{key}_stderr"][shown, i],
             name=name,
             colour=drawing.colour(i),
+            markers=len(shown) < FEW,
         )
     more = (
         f" The first {MOST_LINES} of {len(names)}." if len(names) > MOST_LINES else ""
     )
-    return drawing.figure(
-        traces, x="events spent", y=title, height=340, caption=more.strip()
-    )
+    return drawing.figure(traces, x=SPENT, y=title, height=340, caption=more.strip())
 
 
 def paths(result: Result) -> dict[str, Figure]:
@@ -197,7 +199,7 @@ def _path(
         if population:
             traces += drawing.points(x, y, size=3, **style)
         else:
-            traces += drawing.curve(x, y, **style)
+            traces += drawing.curve(x, y, markers=len(x) < FEW, **style)
     for trace in traces:
         trace["showlegend"] = len(lines) > 1
     low = float(text.in_unit(min(space["lower"][i] for i in lines), unit))
@@ -208,14 +210,18 @@ def _path(
     if not unit and group["kind"] != "choice":
         axis["title"] = {"text": group["path"]}
     if group["log"]:
-        axis |= {"type": "log", "range": [np.log10(low), np.log10(high)]}
+        axis |= {
+            "type": "log",
+            "range": [np.log10(low), np.log10(high)],
+            "tickvals": drawing.log_ticks(low, high),
+        }
     else:
         margin = 0.03 * (high - low)
         axis["range"] = [low - margin, high + margin]
     some = f"{len(lines)} of {len(own):,}, those that moved most."
     return drawing.figure(
         traces,
-        x="events spent",
+        x=SPENT,
         yaxis=axis,
         height=300,
         caption=some if len(lines) < len(own) else "",

@@ -1,4 +1,4 @@
-"""Pictures of a portal for reports: layout, images, ROC, cost."""
+"""Pictures of a portal for reports: panels, cost, images, rates of errors."""
 
 from typing import Any
 
@@ -15,10 +15,13 @@ from kythera.instruments.muon_portal.scan import Grid
 
 ROWS = 256  # cargoes for the ROC curves
 BATCH = 16  # cargoes at a time
+SPAN = (
+    1000.0  # last over first colour of a slice: from the densest metals to light cargo
+)
 
 
 def draw(problem: Any, designs: dict[str, Portal], key: Key) -> dict[str, dict]:
-    """Figures of several designs, by name: layout, slices, ROC where there is one, cost.
+    """Figures of several designs, by name: layout, cost, slices, errors where it has them.
 
     Args:
         problem: whose hard pipeline is drawn.
@@ -31,72 +34,76 @@ def draw(problem: Any, designs: dict[str, Portal], key: Key) -> dict[str, dict]:
     pipeline = problem.hard().pipeline
     grid = pipeline.simulator.grid
     figures = {
-        "side": _projection(grid, designs, 0, "Seen from the side (x, z)"),
-        "front": _projection(grid, designs, 1, "Seen from the front (y, z)"),
-        "layout": _solid(grid, designs),
+        "panels": _projections(grid, designs),
+        "panels_in_space": _solid(grid, designs),
         "cost": _cost(designs),
+        "scattering_density": _slices(pipeline, designs, key),
     }
-    figures |= _slices(pipeline, designs, key)
     if pipeline.source.scans > 1:
-        figures["roc"] = _roc(pipeline, designs, key)
+        figures["false_negatives_against_false_positives"] = _roc(
+            pipeline, designs, key
+        )
     return figures
 
 
-def _projection(
-    grid: Grid, designs: dict[str, Portal], axis: int, title: str
-) -> dict[str, Any]:
-    """Panels as horizontal lines, the volume as a rectangle."""
-    half = grid.size[axis] / 2
-    traces = [drawing.rectangle((-half, half), (-grid.top, grid.top), name="volume")]
-    for name, portal in designs.items():
-        segments = []
-        for panels in portal.groups.values():
-            if panels.facing != "z":
-                continue
-            centre = np.asarray((panels.x, panels.y)[axis])
-            span = np.asarray((panels.span_1, panels.span_2)[axis])
-            for c, s, z in zip(centre, span, np.asarray(panels.z), strict=True):
-                segments.append([[c - s / 2, z], [c + s / 2, z]])
-        traces.append(
-            drawing.lines(segments, name=name, colour=drawing.colour(name), width=3)
+def _outlines(portal: Portal) -> list[np.ndarray]:
+    """Closed outline of each panel that is built, m, shape (5, xyz)."""
+    found = []
+    for panels in portal.groups.values():
+        side_1, side_2, _ = (np.asarray(a) for a in panels.axes)
+        centre = np.asarray(panels.centre)
+        for i in np.flatnonzero(np.asarray(panels.present) > 0.5):
+            a = side_1[:, i] * float(panels.span_1[i]) / 2
+            b = side_2[:, i] * float(panels.span_2[i]) / 2
+            c = centre[:, i]
+            found.append(
+                np.stack([c + a + b, c + a - b, c - a - b, c - a + b, c + a + b])
+            )
+    return found
+
+
+def _projections(grid: Grid, designs: dict[str, Portal]) -> dict[str, Any]:
+    """Panels as lines, the volume as a rectangle: from the side and from the front."""
+
+    def view(axis: int) -> dict[str, Any]:
+        half = grid.size[axis] / 2
+        volume = drawing.rectangle((-half, half), (-grid.top, grid.top), name="volume")
+        panels = [
+            drawing.lines(
+                [outline[:, [axis, 2]] for outline in _outlines(portal)],
+                name=name,
+                colour=drawing.colour(name),
+                width=3,
+            )
+            for name, portal in designs.items()
+        ]
+        return drawing.figure(
+            volume, *panels, x=f"{'xy'[axis]} (m)", y="z (m)", equal=True
         )
-    return drawing.figure(
-        *traces,
-        xaxis={"title": {"text": f"{'xy'[axis]} (m)"}, "scaleanchor": "y"},
-        yaxis={"title": {"text": "z (m)"}},
-        caption=f"{title}: panels before and after, and the volume that is scanned.",
+
+    return drawing.side_by_side(
+        {"from the side": view(0), "from the front": view(1)},
+        caption="Panels before and after, and the volume that is scanned.",
     )
 
 
 def _solid(grid: Grid, designs: dict[str, Portal]) -> dict[str, Any]:
     """The portal in three dimensions."""
-    traces = [drawing.box((0, 0, 0), grid.size, name="volume", opacity=0.1)]
-    for name, portal in designs.items():
-        for panels in portal.groups.values():
-            traces += _planes(panels, name)
-    return drawing.figure(
-        *traces,
-        scene={"aspectmode": "data"},
-        height=560,
-        caption="The portal in three dimensions; drag to turn it.",
-    )
-
-
-def _planes(panels: Panels, name: str) -> list:
-    side_1, side_2, _ = (np.asarray(a) for a in panels.axes)
-    centre = np.asarray(panels.centre)
-    found = []
-    for i in range(panels.count):
-        a = side_1[:, i] * float(panels.span_1[i]) / 2
-        b = side_2[:, i] * float(panels.span_2[i]) / 2
-        c = centre[:, i]
-        edge = [c + a + b, c + a - b, c - a - b, c - a + b, c + a + b]
-        found.append(
-            drawing.lines(
-                [[p.tolist() for p in edge]], colour=drawing.colour(name), width=4
-            )
+    panels = [
+        drawing.lines(
+            _outlines(portal), name=name, colour=drawing.colour(name), width=4
         )
-    return found
+        for name, portal in designs.items()
+    ]
+    return drawing.figure(
+        drawing.box((0, 0, 0), grid.size, name="volume", opacity=0.1),
+        *panels,
+        x="x (m)",
+        y="y (m)",
+        z="z (m)",
+        height=560,
+        caption="Panels before and after, around the volume that is scanned; drag to turn.",
+    )
 
 
 def _cost(designs: dict[str, Portal]) -> dict[str, Any]:
@@ -117,8 +124,10 @@ def _cost(designs: dict[str, Portal]) -> dict[str, Any]:
         )
     return drawing.figure(
         *traces,
-        yaxis={"title": {"text": "cost"}},
-        caption="What the panels of each group cost.",
+        x="panels",
+        y="cost (unit: 1 m\u00b2 of panel)",
+        caption="What the panels of each group cost, in the currency of the prices, of which "
+        "by default a square metre of panel costs one unit.",
     )
 
 
@@ -144,25 +153,41 @@ def _slices(pipeline: Pipeline, designs: dict[str, Portal], key: Key) -> dict[st
     y = int(np.unravel_index(true.argmax(), true.shape)[1])
     grid = pipeline.source.scene.grid  # type: ignore[attr-defined]
     nz, _, nx = grid.shape
-    dx, _, dz = grid.voxel
+    dx, dy, dz = grid.voxel
     x = (np.arange(nx) + 0.5) * dx - grid.size[0] / 2
     z = (np.arange(nz) + 0.5) * dz - grid.top
-    top = float(np.max(true[:, y]))
     maps = {"true": true[:, y]} | {
-        name: np.asarray(found[1])[:, y] for name, found in seen.items()
+        f"seen by {name}": np.asarray(found[1])[:, y] for name, found in seen.items()
     }
-    return {
-        f"slice_{name}": drawing.figure(
-            drawing.heatmap(np.minimum(values, top), x=x, y=z),
-            xaxis={"title": {"text": "x (m)"}, "scaleanchor": "y"},
-            yaxis={"title": {"text": "z (m)"}},
-            caption=(
-                "Scattering density 1/X0 (1/m) in the slice with the densest voxel: "
-                + ("the truth." if name == "true" else f"as the {name} portal sees it.")
+    high = max(float(np.max(values)) for values in maps.values())
+    low = high / SPAN
+    panels = {
+        name: drawing.figure(
+            drawing.heatmap(
+                values,
+                x=x,
+                y=z,
+                unit="1/X0 (1/m)",
+                low=low,
+                high=high,
+                log=True,
+                bar=i == len(maps) - 1,
             ),
+            x="x (m)",
+            y="z (m)",
+            equal=True,
         )
-        for name, values in maps.items()
+        for i, (name, values) in enumerate(maps.items())
     }
+    where = (y + 0.5) * dy - grid.size[1] / 2
+    return drawing.side_by_side(
+        panels,
+        columns=len(panels),
+        caption="Scattering density 1/X0 (inverse radiation length) of one cargo, in the "
+        f"slice with its densest voxel, at y = {where:.2f} m. All share one "
+        f"logarithmic scale of colours; what is below {low:.2g}/m, such as air, has its "
+        "first colour.",
+    )
 
 
 def _roc(pipeline: Pipeline, designs: dict[str, Portal], key: Key) -> dict[str, Any]:
@@ -180,7 +205,12 @@ def _roc(pipeline: Pipeline, designs: dict[str, Portal], key: Key) -> dict[str, 
         )
     return drawing.figure(
         *traces,
-        xaxis={"title": {"text": "false positives"}},
-        yaxis={"title": {"text": "false negatives"}, "range": [0, 1]},
-        caption=f"ROC on {ROWS} fresh cargoes each, panels as built.",
+        x="false-positive rate (harmless cargoes that raise an alarm)",
+        yaxis={
+            "title": {"text": "false-negative rate (sources missed)"},
+            "range": [0, 1],
+        },
+        caption="The portal's ROC curve (receiver operating characteristic): lower is "
+        f"better. Panels as built, the same {ROWS} fresh cargoes for each; the band is one "
+        "standard error.",
     )

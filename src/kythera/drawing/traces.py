@@ -1,25 +1,10 @@
-"""Pictures of instruments as plain dicts in plotly's JSON format; nothing is imported.
-
-An instrument's `draw(problem, designs, key)` returns `{name: figure}`, where a figure is
-what `figure` makes: `{"data": [...], "layout": {...}, "caption": "..."}`. The traces come
-from the other functions, each of which gives a list of them:
-
-    figure(
-        plane((0, 0, z), (1, 1), colour=BEST),
-        box((0, 0, 0), (2, 1, 1), name="lorry"),
-        x="x (m)", y="y (m)", z="z (m)", caption="The portal as built.",
-    )
-
-Lengths are in whatever unit the axes say. Colours can be told apart by the colour-blind and
-in grey print (M. Okabe, K. Ito, Color Universal Design, 2008).
-"""
+"""What a picture is made of: each function gives a list of plotly's traces."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Trace = dict[str, Any]
-Figure = dict[str, Any]
 
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -71,6 +56,17 @@ def colour(name_or_index: str | int) -> str:
     return PALETTE[name_or_index % len(PALETTE)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ones, evenly spaced on a logarithmic scale.
+
+    Every power of ten, and over less than three decades its double and its fivefold.
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high < 999 * low else (1,)
+    ticks = [float(f"{k}e{d}") for d in decades for k in steps]
+    return [t for t in ticks if low <= t <= high]
+
+
 def faded(colour: str, opacity: float) -> str:
     """A colour "#rrggbb" as one that lets `opacity` of itself be seen."""
     r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
@@ -110,6 +106,7 @@ def curve(
                 "type": "scatter",
                 "x": [a for a, _, _ in known] + [a for a, _, _ in reversed(known)],
                 "y": plain(up + down[::-1]),
+                "mode": "lines",
                 "fill": "toself",
                 "fillcolor": faded(colour, 0.18),
                 "line": {"width": 0},
@@ -361,138 +358,57 @@ def heatmap(
     high: float | None = None,
     scale: str = SEQUENTIAL,
     bar: bool = True,
+    log: bool = False,
 ) -> list[Trace]:
     """A map of numbers in two dimensions.
+
+    Maps that are compared need the same `low` and `high`; then one colour bar is enough.
 
     Args:
         values: shape (row along y, column along x).
         x: centres of the columns.
         y: centres of the rows.
-        unit: beside the colour bar.
-        low: value of the first colour; by default the smallest.
-        high: value of the last colour; by default the largest.
+        unit: of the values, above the colour bar.
+        low: value of the first colour, which smaller ones have too; by default the
+            smallest (the smallest positive one on a logarithmic scale).
+        high: value of the last colour, which larger ones have too; by default the largest.
         scale: plotly's name of the colour scale.
         bar: whether to show the colour bar.
+        log: colours go with the logarithm; the bar and the pointer still show the values.
     """
+    rows = plain(values)
     trace: Trace = {
         "type": "heatmap",
-        "z": plain(values),
+        "z": rows,
         "colorscale": scale,
         "showscale": bar,
         "colorbar": {"title": {"text": unit}, "thickness": 12, "outlinewidth": 0},
     }
+    if log:
+        low, high = _logarithmic(trace, rows, unit, low, high)
     for key, value in (("x", x), ("y", y), ("zmin", low), ("zmax", high)):
         if value is not None:
             trace[key] = plain(value)
     return [trace]
 
 
-def figure(
-    *traces: list[Trace],
-    x: str = "",
-    y: str = "",
-    z: str = "",
-    caption: str = "",
-    equal: bool = False,
-    height: int | None = None,
-    **layout: Any,
-) -> Figure:
-    """Put traces into one picture.
-
-    Args:
-        traces: what the other functions gave.
-        x: title of the x axis, with the unit.
-        y: of the y axis.
-        z: of the z axis, for three dimensions.
-        caption: a sentence below the picture.
-        equal: one metre is as long along x as along y.
-        height: in pixels.
-        layout: anything else of plotly's layout.
-    """
-    data = [trace for group in traces for trace in group]
-    titles = {"x": x, "y": y, "z": z}
-    axes = {f"{k}axis": {"title": {"text": v}} for k, v in titles.items() if v}
-    found: dict[str, Any] = {}
-    if any(t["type"] in ("scatter3d", "mesh3d", "isosurface") for t in data):
-        found["scene"] = {**axes, "aspectmode": "data"}
-        found["margin"] = {"l": 0, "r": 0, "b": 0, "t": 30}
-    else:
-        axes.pop("zaxis", None)
-        found.update(axes)
-        if equal:
-            found.setdefault("yaxis", {}).update(scaleanchor="x", constrain="domain")
-            found.setdefault("xaxis", {}).update(constrain="domain")
-    if height is not None:
-        found["height"] = height
-    found.update(layout)
-    return {"data": data, "layout": plain(found), "caption": caption}
-
-
-def side_by_side(
-    figures: Mapping[str, Figure], *, columns: int = 2, caption: str = ""
-) -> Figure:
-    """Several flat figures as the panels of one, each below its name.
-
-    Args:
-        figures: title -> figure without a third dimension.
-        columns: panels in a row.
-        caption: a sentence below the picture; by default that of the first.
-    """
-    data: list[Trace] = []
-    layout: dict[str, Any] = {"annotations": []}
-    rows = -(-len(figures) // columns)
-    gap_x, gap_y = 0.14, 0.3 / max(rows, 1)
-    width = (1 - gap_x * (columns - 1)) / columns
-    height = (1 - gap_y * (rows - 1)) / max(rows, 1)
-    named: set[str] = set()
-    for i, (title, one) in enumerate(figures.items()):
-        row, column = divmod(i, columns)
-        left, top = column * (width + gap_x), 1 - row * (height + gap_y)
-        _add_panel(data, layout, one, i, (left, left + width, top - height, top), named)
-        layout["annotations"].append(
-            {
-                "text": title,
-                "showarrow": False,
-                **{"xref": "paper", "x": plain(left + width / 2), "xanchor": "center"},
-                **{"yref": "paper", "y": plain(top), "yanchor": "bottom"},
-            }
-        )
-    layout["height"] = 130 + round(min(300, 800 / columns) * rows)
-    layout["margin"] = {"t": 64}
-    layout["legend"] = {"yref": "container", "y": 1, "yanchor": "top"}
-    first = next(iter(figures.values()), {})
-    return {
-        "data": data,
-        "layout": layout,
-        "caption": caption or first.get("caption", ""),
+def _logarithmic(
+    trace: Trace, rows: Any, unit: str, low: float | None, high: float | None
+) -> tuple[float, float]:
+    """Give a map the logarithms of its values; the ends of its scale, as logarithms."""
+    positive = [v for row in rows for v in row if v is not None and v > 0] or [1.0]
+    first = min(positive) if low is None else float(low)
+    last = max(positive) if high is None else float(high)
+    last = max(last, 1.001 * first)
+    trace["customdata"] = rows
+    trace["hovertemplate"] = f"%{{customdata:.3g}} {unit}<extra></extra>"
+    trace["z"] = [
+        [None if v is None else plain(math.log10(max(v, first))) for v in row]
+        for row in rows
+    ]
+    ticks = log_ticks(first, last)
+    trace["colorbar"] |= {
+        "tickvals": plain([math.log10(t) for t in ticks]),
+        "ticktext": [f"{t:g}" for t in ticks],
     }
-
-
-def _add_panel(
-    data: list[Trace],
-    layout: dict[str, Any],
-    one: Figure,
-    index: int,
-    where: tuple[float, float, float, float],
-    named: set[str],
-) -> None:
-    """Put a figure into the part (left, right, bottom, top) of another, 0 to 1."""
-    number = "" if index == 0 else str(index + 1)
-    left, right, bottom, top = where
-    for trace in one["data"]:
-        trace = {**trace, "xaxis": f"x{number}", "yaxis": f"y{number}"}
-        if trace.get("name") in named:  # one entry of the legend is enough
-            trace["showlegend"] = False
-        elif trace.get("showlegend"):
-            named.add(trace["name"])
-        if "colorbar" in trace:
-            size = {"len": top - bottom, "y": (top + bottom) / 2, "x": right, "xpad": 8}
-            trace["colorbar"] = trace["colorbar"] | plain(size)
-        data.append(trace)
-    old = one.get("layout", {})
-    across = {"domain": plain([left, right]), "anchor": f"y{number}"}
-    upright = {"domain": plain([bottom, top]), "anchor": f"x{number}"}
-    if "scaleanchor" in old.get("yaxis", {}):
-        upright["scaleanchor"] = f"x{number}"
-    layout[f"xaxis{number}"] = {**old.get("xaxis", {}), **across}
-    layout[f"yaxis{number}"] = {**old.get("yaxis", {}), **upright}
+    return math.log10(first), math.log10(last)
