@@ -282,6 +282,15 @@ def leaf_paths(tree: Any) -> list[str]:
     return paths
 
 
+def _leaf(tree: Any, path: str) -> Any:
+    """The leaf at a path; an error that names the nearest one where there is none."""
+    try:
+        return _get(tree, path)
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        hint = errors.nearest(path, leaf_paths(tree))
+        raise errors.SpaceError(f"The design has no leaf '{path}'. {hint}") from error
+
+
 def _array(path: str, leaf: Any) -> Array:
     try:
         return jnp.asarray(leaf, float)
@@ -325,13 +334,7 @@ class Space(eqx.Module, Generic[D]):
             )
         leaves = []
         for path, domain in free.items():
-            try:
-                leaf = _array(path, _get(template, path))
-            except (AttributeError, KeyError, IndexError, TypeError) as error:
-                hint = errors.nearest(path, leaf_paths(template))
-                raise errors.SpaceError(
-                    f"The design has no leaf '{path}'. {hint}"
-                ) from error
+            leaf = _array(path, _leaf(template, path))
             values = np.asarray(leaf, float)
             if not np.all(np.isfinite(values)):
                 raise errors.SpaceError(
@@ -383,12 +386,13 @@ class Space(eqx.Module, Generic[D]):
     @property
     def units(self) -> tuple[str, ...]:
         """The unit of each coordinate, as tables show it."""
-        sizes = [leaf.size for leaf in self._leaves(self.template)]
-        return tuple(
-            domain.unit
-            for domain, size in zip(self.domains, sizes, strict=True)
-            for _ in range(size)
-        )
+        return self._each([domain.unit for domain in self.domains])
+
+    def _each(self, words: list[str]) -> tuple[str, ...]:
+        """A word for each domain, repeated for each of its coordinates."""
+        leaves = self._leaves(self.template)
+        pairs = zip(words, leaves, strict=True)
+        return tuple(word for word, leaf in pairs for _ in range(leaf.size))
 
     @property
     def start(self) -> Vector:
@@ -453,14 +457,7 @@ class Space(eqx.Module, Generic[D]):
         Raises:
             SpaceError: no such leaf, wrong shape, or outside the bounds of a free one.
         """
-        try:
-            old = _get(self.template, path)
-        except (AttributeError, KeyError, IndexError, TypeError) as error:
-            hint = errors.nearest(path, leaf_paths(self.template))
-            raise errors.SpaceError(
-                f"The design has no leaf '{path}'. {hint}"
-            ) from error
-        shape = np.shape(old)
+        shape = np.shape(_leaf(self.template, path))
         new = np.asarray(value, float)
         if new.shape not in (shape, ()):
             raise errors.SpaceError(
@@ -477,11 +474,7 @@ class Space(eqx.Module, Generic[D]):
         units = self.units
         lines = [("parameter", "start", "domain", "unit")]
         names = self.names
-        domains = [
-            domain.describe()
-            for domain, where in zip(self.domains, self.groups.values(), strict=True)
-            for _ in range(where.stop - where.start)
-        ]
+        domains = self._each([domain.describe() for domain in self.domains])
         for i in range(min(rows, self.size)):
             value = float(in_unit(start[i], units[i]))
             lines.append((names[i], f"{value:.6g}", domains[i], units[i]))
