@@ -52,7 +52,9 @@ class Evolution(AbstractOptimiser[EvolutionState]):
 
     Parameters: real ones; whole numbers with a margin, so that no neighbour dies out
     (CMA-ES with Margin, arXiv:2205.13482; not with `lr_adapt` or `diagonal`, which treat
-    them as real); choices as real weights, of which the largest wins where it is hard.
+    them as real); choices as real weights, of which the largest wins where it is hard. Of
+    options that are nearly equal it may settle on the wrong one: compare them in searches
+    of their own, with `sample="fixed"`.
 
     Constraints: feasible first (Deb's rules): within a generation the fitness of an
     infeasible design is that of the worst feasible one plus its violation. A failed design
