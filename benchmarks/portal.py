@@ -95,15 +95,16 @@ def task_step(muons: int, repeats: int) -> dict[str, Any]:
 
 def task_forward(muons: int, repeats: int) -> dict[str, Any]:
     """CPU time of scattering and hits of muons that were drawn beforehand."""
-    import equinox as eqx
     import jax
     from portal_problem import tomopt_like
+
+    from kythera.core.compilation import jit
 
     problem = tomopt_like(muons)
     truth = problem.pipeline.source(1, key=jax.random.key(0))
     design = problem.space.template
 
-    @eqx.filter_jit
+    @jit
     def hits(design: Any, truth: Any, key: Any) -> Any:
         return problem.pipeline.simulator(design, truth, key=key)
 

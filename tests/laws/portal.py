@@ -57,8 +57,9 @@ def hits(events: int, key: Key) -> Any:
     (The closest approach of two tracks with hardly any angle between them is ill
     conditioned: single precision gives three digits of its error.)
     """
-    truth = source(fastest=1.0)(events, key=key)
-    return simulator.SoftPortal(GRID)(portals()[0], truth, key=key)
+    to_truth, to_hits = jax.random.split(key)
+    truth = source(fastest=1.0)(events, key=to_truth)
+    return simulator.SoftPortal(GRID)(portals()[0], truth, key=to_hits)
 
 
 def scatters(events: int, key: Key) -> Any:

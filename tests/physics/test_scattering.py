@@ -18,6 +18,15 @@ from kythera.physics.scattering import (
 from kythera.units import mrad
 
 moments_of = jax.jit(scattering_moments)
+
+
+def drawn(normals, cov):
+    """Displacement and deflection from pairs of numbers and a 2 x 2 covariance."""
+    numbers = (normals[..., 0], normals[..., 1])
+    entries = (cov[..., i, j] for i, j in ((0, 0), (0, 1), (1, 1)))
+    return sample_moments(*numbers, *entries)
+
+
 SLABS = {"beryllium": (0.6, 3.62), "lead": (0.1, 12.74), "iron": (0.1, 6.92)}
 
 
@@ -104,7 +113,7 @@ def test_sampled_slab(getkey):
 def test_sampled_moments_have_their_covariance(getkey):
     n = 200_000
     cov = moments_from_variances(jnp.array([0.1, 0.5, 0.2]), jnp.array([3e-6, 0, 1e-6]))
-    y, theta = sample_moments(jax.random.normal(getkey(), (n, 2)), cov)
+    y, theta = drawn(jax.random.normal(getkey(), (n, 2)), cov)
     expected = cov[0, 1] / jnp.sqrt(cov[0, 0] * cov[1, 1])
     correlation_is(y, theta, float(expected))
     assert np.var(y) == pytest.approx(float(cov[0, 0]), rel=5 * np.sqrt(2 / n))
@@ -115,14 +124,14 @@ def test_slab_and_moments_sample_alike(x64, getkey):
     normals = jax.random.normal(getkey(), (100, 2))
     cov = moments_of(*(jnp.array([v]) for v in (0.1, 0.0056, 5.0)))
     slab = scatter_slab(normals, 0.1, highland(0.1 / 0.0056, 5.0))
-    for a, b in zip(slab, sample_moments(normals, cov)):
+    for a, b in zip(slab, drawn(normals, cov)):
         np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
 @jax.jit
 @jax.value_and_grad
 def sampled(x, normals):
-    y, theta = sample_moments(normals, scattering_moments(*x))
+    y, theta = drawn(normals, scattering_moments(*x))
     return jnp.sum(y * 1e3 + theta * 2e2)
 
 

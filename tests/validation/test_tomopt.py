@@ -43,7 +43,7 @@ from kythera.instruments.muon_portal.reconstruction import (
     fit_lines,
     scatters,
 )
-from kythera.instruments.muon_portal.scan import Grid, Points, Scan
+from kythera.instruments.muon_portal.scan import Grid, Hits, Scan
 from kythera.instruments.muon_portal.simulator import SoftPortal
 from kythera.instruments.muon_portal.x0_map import X0Map
 from kythera.physics import scattering
@@ -112,7 +112,7 @@ def muons(seed: int) -> Scan:
     return Scan(field, 0 * field, *rows, full, jnp.ones_like(full), {})
 
 
-def scattered(scan: Scan, key) -> tuple[Points, Points]:
+def scattered(scan: Scan, key) -> Hits:
     """Exact points on the panels, the logarithm taken for each step of 1 cm.
 
     Each layer of voxels is looked up at ten heights; outside nothing scatters.
@@ -141,107 +141,97 @@ def scattered(scan: Scan, key) -> tuple[Points, Points]:
         jnp.swapaxes(jnp.broadcast_to(length / slices, inverse.shape), -1, -2),
         jnp.swapaxes(variances, -1, -2),
     )
-    normal = jax.random.normal(key, (2, *x.shape, 2))
-    (place_1, kick_1), (place_2, kick_2) = (
-        scattering.sample_moments(z, covariance) for z in normal
-    )
-    line = simulator.Line(x, y, slope_x, slope_y)
-    shift_x, shift_y = line.stretched(place_1, place_2)
-    bend_x, bend_y = (-secant * v for v in line.stretched(kick_1, kick_2))
-    out = (
-        x - 0.6 * slope_x + shift_x,
-        y - 0.6 * slope_y + shift_y,
-        slope_x + bend_x,
-        slope_y + bend_y,
-    )
-
-    def points(x, y, slope_x, slope_y, heights, start) -> Points:
+    moments = (covariance[:, :, None, :, i, j] for i, j in ((0, 0), (0, 1), (1, 1)))
+    normal = jax.random.normal(key, (2, 1, 1, 2, x.shape[-1]))
+    place, kick = scattering.sample_moments(*normal, *moments)
+    line = simulator.Line(jnp.stack([x, y], 2), jnp.stack([slope_x, slope_y], 2))
+    bend = -secant[:, :, None] * line.stretched(kick)
+    exit_ = line.place - 0.6 * line.slope + line.stretched(place)
+    arms = []
+    for place, slope, heights, start in (
+        (line.place, line.slope, UPPER, 0.3),
+        (exit_, line.slope + bend, LOWER, -0.3),
+    ):
         z = jnp.asarray(heights)[:, None]
-        at = (
-            v[:, :, None] + s[:, :, None] * (z - start)
-            for v, s in ((x, slope_x), (y, slope_y))
+        arms.append(place[:, :, :, None] + slope[:, :, :, None] * (z - start))
+    across = jnp.stack(arms, 3)
+    z = jnp.asarray([UPPER, LOWER])[:, :, None] + jnp.zeros_like(across[:, :, 0])
+    return Hits(across, z, jnp.ones_like(z), jnp.full_like(x, MOMENTUM))
+
+
+def their_tracks(points: Hits, sigma, chance) -> Track:
+    """Their fit: weights (efficiency / sigma)^2, errors of the hits as they are.
+
+    Args:
+        points: measured.
+        sigma: of x and y, shape (event, scan, xy, arm, panel, muon).
+        chance: to see a point, (event, scan, arm, panel, muon).
+    """
+    plain = Portal(*(Panels(jnp.zeros(4), resolution=1.0) for _ in "ul")).arms
+    both = []
+    for axis in (0, 1):
+        weight = (chance / sigma[:, :, axis]) ** 2
+        weighted = eqx.tree_at(lambda p: p.weight, points, weight)
+        track = fit_lines(weighted, plain)
+        # both projections were fitted with the weights of one: keep that one
+        track = jax.tree.map(lambda v, a=axis: v[:, :, a % v.shape[2]], track)
+        lever = points.z - track.height[..., None, :]
+        by_centre = weight * track.variance[..., None, :]
+        by_slope = weight * lever * track.slope_variance[..., None, :]
+        variance, slope_variance, covariance = (
+            jnp.sum(a * b * sigma[:, :, axis] ** 2, -2)
+            for a, b in (
+                (by_centre, by_centre),
+                (by_slope, by_slope),
+                (by_centre, by_slope),
+            )
         )
-        x, y = at
-        return Points(x, y, jnp.broadcast_to(z, x.shape), jnp.ones_like(x))
-
-    above = points(x, y, slope_x, slope_y, UPPER, 0.3)
-    return above, points(*out, LOWER, -0.3)
-
-
-def their_track(points, sigma, chance, axis) -> Track:
-    """Their fit: weights (efficiency / sigma)^2, errors of the hits as they are."""
-    weight = (chance / sigma) ** 2
-    plain = Panels(jnp.zeros(4), resolution=1.0)
-    weighted = eqx.tree_at(lambda p: p.weight, points, weight)
-    track = fit_lines(weighted, [plain])[axis]
-    lever = points.z - track.height[..., None, :]
-    by_centre = weight * track.variance[..., None, :]
-    by_slope = weight * lever * track.slope_variance[..., None, :]
-    variance, slope_variance, covariance = (
-        jnp.sum(a * b * sigma**2, -2)
-        for a, b in (
-            (by_centre, by_centre),
-            (by_slope, by_slope),
-            (by_centre, by_slope),
-        )
-    )
-    height = track.height - covariance / slope_variance  # where the two are apart
-    variance = variance - covariance**2 / slope_variance
-    return Track(track.at(height), track.slope, height, variance, slope_variance)
+        height = track.height - covariance / slope_variance  # where the two are apart
+        variance = variance - covariance**2 / slope_variance
+        centre = track.at(height)
+        both.append(Track(centre, track.slope, height, variance, slope_variance))
+    return jax.tree.map(lambda *v: jnp.stack(v, 2), *both)
 
 
-def their_panels(points: Points, key) -> tuple[Points, tuple, jax.Array]:
+def their_panels(points: Hits, key) -> tuple[Hits, jax.Array, jax.Array]:
     """Noisy points, sigma in x and y, and the efficiency, from exact points."""
-    falls = [
-        jax.nn.sigmoid((1 - jnp.abs(v) / 0.5) / SMOOTH) / jax.nn.sigmoid(1 / SMOOTH)
-        for v in (points.x, points.y)
-    ]
-    sigmas = tuple(RESOLUTION / fall for fall in falls)
-    noise = jax.random.normal(key, (2, *points.x.shape))
-    moved = (
-        points.x + sigmas[0] * noise[0],
-        points.y + sigmas[1] * noise[1],
-    )
-    moved = eqx.tree_at(lambda p: (p.x, p.y), points, moved)
-    return moved, sigmas, EFFICIENCY * falls[0] * falls[1]
+    far = jnp.abs(points.across) / 0.5
+    fall = jax.nn.sigmoid((1 - far) / SMOOTH) / jax.nn.sigmoid(1 / SMOOTH)
+    sigma = RESOLUTION / fall
+    noise = sigma * jax.random.normal(key, sigma.shape)
+    moved = eqx.tree_at(lambda p: p.across, points, points.across + noise)
+    return moved, sigma, EFFICIENCY * fall[:, :, 0] * fall[:, :, 1]
 
 
-def visible(into: tuple[Track, Track], out: tuple[Track, Track]) -> jax.Array:
+def visible(tracks: Track) -> jax.Array:
     """Whether the arccosine of the product of unit vectors is above 0 in float32."""
-    units = []
-    for x, y in (into, out):
-        vector = jnp.stack([x.slope, y.slope, jnp.ones_like(x.slope)])
-        vector = (-0.05 * vector).astype(jnp.float32)
-        units.append(vector / jnp.sqrt(jnp.sum(vector**2, 0)))
-    return jnp.sum(units[0] * units[1], 0) < 1
+    slope = tracks.slope
+    vector = jnp.concatenate([slope, jnp.ones_like(slope[:, :, :1])], 2)
+    vector = (-0.05 * vector).astype(jnp.float32)
+    unit = vector / jnp.sqrt(jnp.sum(vector**2, 2, keepdims=True))
+    return jnp.sum(unit[..., 0, :] * unit[..., 1, :], 2) < 1
 
 
 @eqx.filter_jit
 def their_sample(scan: Scan, key) -> tuple[Scatters, dict]:
     """Scatters of one sample in TomOpt's conventions, and what went before."""
-    to_hits, *to_arms = jax.random.split(key, 3)
+    to_hits, to_panels = jax.random.split(key)
     exact = scattered(scan, to_hits)
-    tracks, chances = [], []
-    for points, k in zip(exact, to_arms):
-        points, sigmas, chance = their_panels(points, k)
-        tracks.append(tuple(their_track(points, sigmas[a], chance, a) for a in (0, 1)))
-        chances.append(chance)
-    weight = at_least_two(chances[0]) * at_least_two(chances[1])
-    found = scatters(
-        GRID, tracks[0], tracks[1], weight, jnp.full_like(weight, MOMENTUM)
-    )
-    weight = jnp.where(visible(*tracks), weight, 0)
-    found = eqx.tree_at(lambda f: f.weight, found, weight)
-    before = {"chances": jnp.concatenate(chances, 2), "exact": exact}
-    return found, before
+    points, sigma, chance = their_panels(exact, to_panels)
+    tracks = their_tracks(points, sigma, chance)
+    weight = jnp.prod(at_least_two(chance), 2)
+    weight = jnp.where(visible(tracks), weight, 0)
+    found = scatters(GRID, tracks, weight, jnp.full_like(weight, MOMENTUM))
+    return found, {"chances": chance, "exact": exact}
 
 
-def true_angles(scan: Scan, below: Points) -> jax.Array:
+def true_angles(scan: Scan, hits: Hits) -> jax.Array:
     """Deflection of each muon from its first direction, mrad."""
-    after = [(v[..., 0, :] - v[..., 3, :]) / 0.15 for v in (below.x, below.y)]
-    one = jnp.ones_like(after[0])
+    below = hits.across[:, :, :, 1]
+    after = (below[..., 0, :] - below[..., 3, :]) / 0.15
+    one = jnp.ones_like(after[:, :, 0])
     p = jnp.stack([scan.slope_x[:, None], scan.slope_y[:, None], one], -1)
-    q = jnp.stack([*after, one], -1)
+    q = jnp.stack([after[:, :, 0], after[:, :, 1], one], -1)
     return 1e3 * jnp.arctan2(
         jnp.linalg.norm(jnp.cross(p, q), axis=-1), jnp.sum(p * q, -1)
     )
@@ -249,11 +239,13 @@ def true_angles(scan: Scan, below: Points) -> jax.Array:
 
 def figures(scan: Scan, found: Scatters, before: dict, shift: float) -> dict:
     """Numbers by the names of the reference; points moved down by `shift`."""
-    moved = eqx.tree_at(lambda s: s.z, found, found.z - shift)
+    down = shift * jnp.array([0.0, 0.0, 1.0])[:, None]
+    moved = eqx.tree_at(lambda s: s.point, found, found.point - down)
     x0 = np.asarray(X0Map(GRID, log=False, floor=1e-9)(None, moved, key=None))[0, 0]
     true, used = truth(), found.weight > 0
     tangent = np.hypot(scan.slope_x, scan.slope_y)
-    inside = (np.abs(moved.x) < 0.5) & (np.abs(moved.y) < 0.5) & (abs(moved.z) < 0.3)
+    half = np.array([0.5, 0.5, 0.3])[:, None]
+    inside = np.all(np.abs(moved.point) < half, 2)
     table = {
         "loss_error": np.mean((x0 - true) ** 2),
         "predicted_x0_mean": x0.mean(),
@@ -264,17 +256,16 @@ def figures(scan: Scan, found: Scatters, before: dict, shift: float) -> dict:
         "muon_efficiency_std": np.std(found.weight[used]),
         "poca_inside_fraction": np.mean(inside),
         "source_theta_mean_rad": np.mean(np.arctan(tangent)),
-        "poca_x_unc_median": np.median(np.sqrt(found.variance_x)),
-        "poca_z_unc_median": np.median(np.sqrt(found.variance_z)),
+        "poca_x_unc_median": np.median(np.sqrt(found.point_variance[:, :, 0])),
+        "poca_z_unc_median": np.median(np.sqrt(found.point_variance[:, :, 2])),
     }
-    for i, chance in enumerate(np.mean(before["chances"], (0, 1, 3))):
+    for i, chance in enumerate(np.mean(before["chances"], -1).ravel()):
         table[f"hit_efficiency_panel{i}"] = chance
     square = found.angle_squared
-    along = found.angle_x**2 * found.angle_variance_x
-    along = along + found.angle_y**2 * found.angle_variance_y
+    along = jnp.sum(found.angle**2 * found.angle_variance, 2)
     for name, values in (
-        ("poca_z", moved.z[used] + MIDDLE),
-        ("angle_true_mrad", true_angles(scan, before["exact"][1])),
+        ("poca_z", moved.point[:, :, 2][used] + MIDDLE),
+        ("angle_true_mrad", true_angles(scan, before["exact"])),
         ("angle_reco_mrad", 1e3 * np.sqrt(square[used])),
         ("angle_reco_unc_mrad", 1e3 * np.sqrt(along / square)[used]),
     ):
@@ -335,6 +326,6 @@ def test_kythera_takes_the_logarithm_for_the_whole_path():
         )
     )
     hits = SoftPortal(GRID)(exact, scan, key=jax.random.key(0))
-    median = float(np.median(true_angles(scan, hits.below)))
+    median = float(np.median(true_angles(scan, hits)))
     theirs = THEIRS["angle_true_mrad_q0.5"]["mean"]
     assert 1.14 < median / theirs < 1.20

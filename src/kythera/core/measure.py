@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors
+from kythera.core.compilation import jit
 from kythera.core.evaluation import Evaluation, Measured
 from kythera.core.objective import Tangents
 from kythera.core.problem import Problem
@@ -235,7 +236,7 @@ def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
     return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, None)
 
 
-_rows_measured = eqx.filter_jit(measure_rows)
+_rows_measured = jit(measure_rows)
 
 
 def host_rows(problem: Problem, u: Vector, key: Key) -> PyTree:
@@ -248,7 +249,7 @@ def host_rows(problem: Problem, u: Vector, key: Key) -> PyTree:
     return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
 
 
-@eqx.filter_jit
+@jit
 def _compiled(
     problem: Problem, us: Float[Array, "q n"], keys: Key, mode: Mode
 ) -> Measurement:
@@ -361,12 +362,12 @@ class Comparison:
     slack_stderr: dict[str, np.ndarray]
 
 
-@eqx.filter_jit
+@jit
 def _rows_compiled(problem: Problem, u: Vector, key: Key) -> PyTree:
     return _sample(problem, u, key, "value")[0]
 
 
-@eqx.filter_jit
+@jit
 def _slopes_compiled(problem: Problem, u: Vector, mean: PyTree) -> tuple[Any, PyTree]:
     score = problem.score(problem.design(u), mean)
     named = _sorted(score.loss), _sorted(score.slack)

@@ -51,13 +51,13 @@ class Pipeline(eqx.Module):
 
     def simulate(self, design: Design, events: int, *, key: Key) -> tuple[Any, Any]:
         """Truth and signal of `events` rows."""
-        source, simulator = jax.random.split(jax.random.fold_in(key, 0))
+        source, simulator, *_ = jax.random.split(key, 4)
         truth = self.source(events, key=source)
         return truth, self.simulator(design, truth, key=simulator)
 
     def analyse(self, design: Design, truth: Any, signal: Any, *, key: Key) -> Trace:
         """Reconstruct and infer from given signals; `key` as in `simulate`."""
-        reconstruction, inference = jax.random.split(jax.random.fold_in(key, 1))
+        *_, reconstruction, inference = jax.random.split(key, 4)
         reco = self.reconstruction(design, signal, key=reconstruction)
         result = self.inference(design, reco, key=inference)
         return Trace(truth, signal, reco, result)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors
+from kythera.core.compilation import jit
 from kythera.core.types import Array, Float, Vector
 from kythera.text import in_unit
 
@@ -246,7 +247,7 @@ class Choice(AbstractDomain):
         return " | ".join(self.options)
 
 
-@eqx.filter_jit  # once per trial: eager dispatch would cost more than the optimiser
+@jit  # once per trial: eager dispatch would cost more than the optimiser
 def _decoded_leaves(space: "Space", u: Vector, hard: bool) -> list[Array]:
     return space._leaves(space.decode(u, hard=hard))
 

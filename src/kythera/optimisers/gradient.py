@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from kythera import errors
+from kythera.core.compilation import jit
 from kythera.core.evaluation import AbstractOptimiser, Evaluation
 from kythera.core.problem import Problem
 from kythera.core.space import Choice, Integer, Real, Space, _get
@@ -220,7 +220,7 @@ def _weighed(
     return multipliers, penalties, most
 
 
-@eqx.filter_jit
+@jit
 def _update(
     rule: optax.GradientTransformation,
     schedule: Callable | None,

@@ -178,23 +178,24 @@ def scatter_slab(
 
 
 def sample_moments(
-    normals: Float[Array, "*batch 2"], covariance: Float[Array, "*batch 2 2"]
-) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """Random displacement and deflection with a given covariance.
+    z1: Real, z2: Real, place: Real, cross: Real, angle: Real
+) -> tuple[Array, Array]:
+    """Random displacement and deflection with given second moments.
 
     Closed-form Cholesky factor, angle first: theta = s z2, y = (<y theta>/s) z2 +
     sqrt(<y^2> - <y theta>^2/s^2) z1, s^2 = <theta^2>. Where a variance is zero (vacuum)
     the values are zero and the derivatives finite.
 
     Args:
-        normals: two independent standard normal numbers (z1, z2) for each track.
-        covariance: of (displacement, angle), from `scattering_moments`.
+        z1: standard normal numbers.
+        z2: standard normal numbers, independent of z1.
+        place: <y^2> [m^2], as in `scattering_moments`; broadcasts with the numbers.
+        cross: <y theta> [m].
+        angle: <theta^2>.
 
     Returns:
         The displacement [m] and the deflection [rad].
     """
-    z1, z2 = normals[..., 0], normals[..., 1]
-    place, cross, angle = (covariance[..., i, j] for i, j in ((0, 0), (0, 1), (1, 1)))
     scattered = angle > 0
     lever = jnp.where(scattered, cross / jnp.where(scattered, angle, 1.0), 0.0)
     # a rest below rounding is noise of the subtraction: its root would amplify it

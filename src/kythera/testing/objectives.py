@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kythera.core.compilation import jit
 from kythera.core.measure import host_rows, measure, measure_rows
 from kythera.core.problem import Problem
 from kythera.core.types import Array, Key
@@ -47,13 +48,13 @@ def check_objective(
     if problem.pipeline.is_host:
         rows = host_rows(problem, point, key)
     else:
-        rows = eqx.filter_jit(host_rows)(problem, point, key)
+        rows = jit(host_rows)(problem, point, key)
     if not jax.tree.leaves(rows):
         return  # nothing depends on events
     whole = _whole(problem, point, rows)
     law = f"{name} must give the same in chunks as at once"
     if not problem.pipeline.is_host:
-        chunked = eqx.filter_jit(measure)(problem, point, key)
+        chunked = jit(measure)(problem, point, key)
         require_equal(
             law, (whole.loss, whole.slack), (chunked.loss, chunked.slack), rtol
         )
@@ -62,18 +63,14 @@ def check_objective(
     _check_bootstrap(name, problem, point, rows, whole, key, resamples, slack)
 
 
-@eqx.filter_jit
+@jit
 def _whole(problem: Problem, point: Array, rows: Any) -> Any:
     return measure_rows(problem, point, rows)
 
 
 def _check_row_wise(name: str, problem: Problem, point: Array, key: Key) -> None:
     design = problem.design(point)
-    run = (
-        problem.pipeline
-        if problem.pipeline.is_host
-        else eqx.filter_jit(problem.pipeline)
-    )
+    run = problem.pipeline if problem.pipeline.is_host else jit(problem.pipeline)
     trace = run(design, 8, key=key)
     part = jax.tree.map(lambda v: v[2:5] if eqx.is_array(v) else v, trace)
     rows = problem.objective.tally(design, trace)
@@ -113,7 +110,7 @@ def _check_bootstrap(
     rng = np.random.default_rng(int(jax.random.bits(key, dtype=jnp.uint32)))
     counts = rng.multinomial(events, np.full(events, 1 / events), resamples)
 
-    @eqx.filter_jit
+    @jit
     def outputs(counts: Array, rows: Any) -> Array:
         def output(mean: Any) -> Array:
             score = problem.score(problem.design(point), mean)

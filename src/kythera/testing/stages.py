@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kythera.core.compilation import jit
 from kythera.core.measure import measure
 from kythera.core.problem import Problem
 from kythera.core.stage import (
@@ -60,7 +61,7 @@ def check_source(
     _check_rows(name, first, events)
     _check_shapes(name, first, source(events, key=jax.random.fold_in(key, 1)))
     if not has_host_stage(source):
-        compiled = eqx.filter_jit(lambda k: source(events, key=k))(key)
+        compiled = jit(lambda k: source(events, key=k))(key)
         require_equal(f"{name} must work under `jit`", first, compiled, rtol)
 
 
@@ -116,12 +117,12 @@ def check_stage(
         )
 
 
-@eqx.filter_jit
+@jit
 def _run(stage: AbstractStage, design: Any, x: Any, key: Key) -> Any:
     return stage(design, x, key=key)
 
 
-@eqx.filter_jit
+@jit
 def _run_both(stage: AbstractStage, design: Any, x: Any, keys: Key) -> Any:
     return eqx.filter_vmap(lambda k: stage(design, x, key=k))(keys)
 
@@ -193,7 +194,7 @@ class _Line(eqx.Module):
         real = [v for v in out if is_real(v)]
         return real, [v for v in out if eqx.is_array(v) and not is_real(v)]
 
-    @eqx.filter_jit
+    @jit
     def at(self, t: Array, way: Any) -> tuple[list[Array], list[Array], list[Array]]:
         """Real outputs at moving + t way, their derivatives in t, the other outputs."""
 
@@ -203,7 +204,7 @@ class _Line(eqx.Module):
         values, slopes, others = jax.jvp(real, (t,), (jnp.ones_like(t),), has_aux=True)
         return values, slopes, others
 
-    @eqx.filter_jit
+    @jit
     def back(self, way: Any, cotangents: list[Array]) -> Array:
         """The derivative at t = 0 of the outputs' product with `cotangents`, reverse."""
 
@@ -313,7 +314,7 @@ def check_log_prob(
     moving, fixed = eqx.partition(design, is_real)
     y = simulator(design, x, key=key)
 
-    @eqx.filter_jit
+    @jit
     def slopes(way: Any) -> Array:
         def log_prob(t: Array) -> Array:
             moved = jax.tree.map(lambda v, w: v + t * w, moving, way)
@@ -381,12 +382,12 @@ def check_problem_gradient(
             edges[::3] = np.arange(edges[::3].size) % 2
             points = [start, rng.uniform(0.1, 0.9, n), edges]
 
-        @eqx.filter_jit
+        @jit
         def value(u: Array) -> Array:
             found = measure(problem, u, key)
             return jnp.stack([problem.total(found.loss), *found.slack.values()])
 
-        @eqx.filter_jit
+        @jit
         def gradient(u: Array) -> Any:
             return measure(problem, u, key, "pathwise").gradients
 

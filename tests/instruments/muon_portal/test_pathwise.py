@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kythera.core.compilation import jit
 from kythera.instruments.muon_portal.design import Panels, Portal
 from kythera.instruments.muon_portal.scan import Grid, Scan
 from kythera.instruments.muon_portal.simulator import SoftPortal
@@ -79,12 +80,12 @@ def designs() -> dict[str, Portal]:
 SIMULATOR = SoftPortal(GRID, momentum_resolution=None)
 
 
-@eqx.filter_jit
+@jit
 def hits(design, x, key):
     return jax.tree.leaves(SIMULATOR(design, x, key=key))
 
 
-@eqx.filter_jit
+@jit
 def slopes(design, way, x, key):
     return jax.jvp(lambda d: hits(d, x, key), (design,), (way,))[1]
 
@@ -140,7 +141,7 @@ def test_reverse_mode_is_finite_and_agrees_at_a_symmetric_point():
     rng = np.random.default_rng(7)
     signs = [jnp.asarray(rng.normal(size=v.shape)) for v in out]
 
-    @eqx.filter_jit
+    @jit
     def back(design):
         return jax.grad(
             lambda d: sum(jnp.vdot(s, v) for s, v in zip(signs, hits(d, x, key)))

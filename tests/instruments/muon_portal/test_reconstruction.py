@@ -1,17 +1,19 @@
 """Errors of the fits are the spreads of what is fitted (pulls)."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kythera.core.compilation import jit
 from kythera.instruments.muon_portal.design import Panels, Portal
 from kythera.instruments.muon_portal.reconstruction import (
     TrackFits,
     at_least_two,
     fit_lines,
 )
-from kythera.instruments.muon_portal.scan import Grid, Hits, Points
+from kythera.instruments.muon_portal.scan import Grid, Hits
 
 GRID = Grid((6, 5, 5), (1.0, 1.0, 0.6))
 UPPER, LOWER = (0.8, 0.7, 0.5, 0.4), (-0.4, -0.45, -0.7, -0.8)
@@ -24,30 +26,32 @@ PORTAL = Portal(
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def points(rng, heights, sigmas, start, slope, z_0) -> Points:
-    """Smeared points of lines through `start` (2, n) at the height z_0."""
-    z = np.array(heights)[:, None]
-    x, y = (
-        a + b * (z - z_0) + sigmas[:, None] * rng.normal(size=(len(z), a.size))
-        for a, b in zip(start, slope)
-    )
-    arrays = (x, y, np.broadcast_to(z, x.shape), np.ones_like(x))
-    return Points(*(jnp.asarray(v)[None, None] for v in arrays))
+def points(rng, heights, sigmas, start, slope, z_0) -> np.ndarray:
+    """Smeared points (xyz, panel, muon) of lines through `start` (2, n) at height z_0."""
+    z = np.array(heights)[:, None] + np.zeros(N)
+    across = start[:, None] + slope[:, None] * (z - z_0)
+    across = across + sigmas[:, None] * rng.normal(size=across.shape)
+    return np.concatenate([across, z[None]])
 
 
-def kinked(slope, kick, z_kick=0.1, seed=0):
-    """Hits of lines with one kick of (kick_x, kick_y) in slope, and where it was."""
+def kinked(slope, kick, z_kick=0.1, seed=0, scale=1.0):
+    """Hits of lines with one kick of (kick_x, kick_y) in slope, and where it was.
+
+    Errors are `scale` times those of the panels.
+    """
     rng = np.random.default_rng(seed)
     place = rng.uniform(-0.3, 0.3, (2, N))
     slope = np.array(slope)[:, None] + np.zeros((2, N))
-    above = points(rng, UPPER, SIGMA_UPPER, place, slope, z_kick)
+    above = points(rng, UPPER, scale * SIGMA_UPPER, place, slope, z_kick)
     bent = slope + np.array(kick)[:, None]
-    below = points(rng, LOWER, SIGMA_LOWER, place, bent, z_kick)
-    return Hits(above, below, jnp.full((1, 1, N), 3.0)), place
+    below = points(rng, LOWER, scale * SIGMA_LOWER, place, bent, z_kick)
+    both = jnp.asarray(np.stack([above, below], 1))[None, None]
+    z = both[:, :, 2]
+    return Hits(both[:, :, :2], z, jnp.ones_like(z), jnp.full((1, 1, N), 3.0)), place
 
 
 def fit(hits: Hits):
-    return jax.jit(lambda h: TrackFits(GRID)(PORTAL, h, key=jax.random.key(0)))(hits)
+    return jit(lambda h: TrackFits(GRID)(PORTAL, h, key=jax.random.key(0)))(hits)
 
 
 def assert_pull(pull, n=N, mean=0.0, width=1.0):
@@ -59,30 +63,31 @@ def assert_pull(pull, n=N, mean=0.0, width=1.0):
 @pytest.mark.parametrize("z", [0.45, -0.3])
 def test_pulls_of_lines(z):
     hits, place = kinked((0.5, -0.2), (0.0, 0.0))
-    tracks = fit_lines(hits.above, [PORTAL.upper])
-    for track, start, slope in zip(tracks, place, (0.5, -0.2)):
-        assert_pull((track.slope[0, 0] - slope) / np.sqrt(track.slope_variance[0, 0]))
-        true = start + slope * (z - 0.1)
-        assert_pull((track.at(z)[0, 0] - true) / np.sqrt(track.variance_at(z)[0, 0]))
+    track = fit_lines(hits, PORTAL.arms)
+    slope = np.array([[0.5], [-0.2]])
+    true = place + slope * (z - 0.1)
+    for arm in (0, 1):
+        slopes = track.slope[0, 0, :, arm] - slope
+        errors = np.sqrt(track.slope_variance[0, 0, :, arm])
+        places = track.at(z)[0, 0, :, arm] - true
+        place_errors = np.sqrt(track.variance_at(z)[0, 0, :, arm])
+        for axis in (0, 1):
+            assert_pull(slopes[axis] / errors[0])
+            assert_pull(places[axis] / place_errors[0])
 
 
 @pytest.mark.parametrize("slope", [(0.0, 0.0), (0.6, 0.0), (0.0, -0.6)])
 def test_pulls_of_deflection_and_displacement(slope):
     found = fit(kinked(slope, (0.0, 0.0))[0])
     pulls = {}
-    for axis in "xy":
+    for axis in (0, 1):
         for name in ("angle", "shift"):
-            value = np.asarray(getattr(found, f"{name}_{axis}"))[0, 0]
-            variance = np.asarray(getattr(found, f"{name}_variance_{axis}"))[0, 0]
+            value = np.asarray(getattr(found, name))[0, 0, axis]
+            variance = np.asarray(getattr(found, f"{name}_variance"))[0, 0, axis]
             pulls[name] = value / np.sqrt(variance)
             assert_pull(pulls[name])
-        expected = np.asarray(
-            getattr(found, f"covariance_{axis}")
-            / np.sqrt(
-                getattr(found, f"angle_variance_{axis}")
-                * getattr(found, f"shift_variance_{axis}")
-            )
-        )[0, 0, 0]
+        variances = found.angle_variance * found.shift_variance
+        expected = (found.covariance / np.sqrt(variances))[0, 0, axis, 0]
         correlation = np.corrcoef(pulls["angle"], pulls["shift"])[0, 1]
         assert correlation == pytest.approx(expected, abs=4 / np.sqrt(N))
 
@@ -91,55 +96,54 @@ def test_covariance_between_projections_is_left_out_at_45_degrees():
     # inclined along the diagonal, the two transverse components correlate; each one's
     # own error is right
     found = fit(kinked((0.5, 0.5), (0.0, 0.0))[0])
-    pulls = [
-        np.asarray(
-            getattr(found, f"angle_{a}") / getattr(found, f"angle_variance_{a}") ** 0.5
-        )
-        for a in "xy"
-    ]
+    pulls = np.asarray(found.angle / found.angle_variance**0.5)[0, 0]
     for pull in pulls:
         assert_pull(pull)
-    correlation = np.corrcoef(pulls[0].ravel(), pulls[1].ravel())[0, 1]
-    assert -0.5 < correlation < -0.1  # a known approximation of `Scatters`
+    correlation = np.corrcoef(*pulls)[0, 1]
+    assert -0.5 < correlation < -0.1  # what `Scatters` does not keep
 
 
 @pytest.mark.parametrize("slope", [(0.0, 0.0), (0.5, 0.0), (0.3, -0.4)])
 @pytest.mark.parametrize("kick", [(0.2, 0.0), (0.15, 0.15)])
 def test_point_of_a_single_kick_is_found(slope, kick):
-    # kicks of 50 errors: the point is a ratio, and the error of its linearisation grows
-    # as (error / kick)^2 (a kick of 10 errors: 0.12 of the point's own error)
+    # kicks of 50 errors: the point is a ratio, biased by error times error over kick
     hits, place = kinked(slope, kick)
     found = fit(hits)
-    pull = (np.asarray(found.z)[0, 0] - 0.1) / np.sqrt(
-        np.asarray(found.variance_z)[0, 0]
-    )
-    assert np.mean(pull) == pytest.approx(0, abs=0.05)
-    # inclined in x and y, the covariance between the projections is left out: 6%
-    width = 1.06 if slope == (0.3, -0.4) and kick[1] else 1.0
-    assert np.std(pull) == pytest.approx(width, abs=0.03)
-    for axis, start in zip("xy", place):
-        value = np.asarray(getattr(found, axis))[0, 0] - start
-        variance = np.asarray(getattr(found, f"variance_{axis}"))[0, 0]
-        # a bias, not noise (0.007): inclined tracks come out 0.04 to 0.05 of their error off
-        assert np.mean(value / np.sqrt(variance)) == pytest.approx(0, abs=0.08)
+    true = np.concatenate([place, np.full((1, N), 0.1)])
+    pulls = np.asarray(found.point - true)[0, 0]
+    pulls = pulls / np.sqrt(np.asarray(found.point_variance))[0, 0]
+    for pull in pulls:
+        assert np.mean(pull) == pytest.approx(0, abs=0.05)
+        assert np.std(pull) == pytest.approx(1, abs=4 / np.sqrt(2 * N))
+
+
+def test_bias_of_the_point_is_of_second_order():
+    # its error is linear: a pull is biased in proportion to the panels' errors
+    means = []
+    for scale in (4.0, 1.0):
+        hits, _ = kinked((0.5, 0.0), (0.2, 0.0), scale=scale)
+        found = fit(hits)
+        shift = np.asarray(found.point)[0, 0, 2] - 0.1
+        error = scale * np.sqrt(np.asarray(found.point_variance)[0, 0, 2])
+        means.append(np.mean(shift / error))
+    assert means[0] == pytest.approx(0.12, abs=4 / np.sqrt(N))
+    assert means[1] == pytest.approx(0.03, abs=4 / np.sqrt(N))
 
 
 def test_angle_is_in_the_direction_of_travel():
     found = fit(kinked((0.0, 0.0), (-0.02, 0.01))[0])
     # dx/dz falls by 0.02: going down, the muon turns to +x
-    assert np.mean(found.angle_x) == pytest.approx(0.02, rel=0.01)
-    assert np.mean(found.angle_y) == pytest.approx(-0.01, rel=0.02)
+    assert np.mean(found.angle[0, 0, 0]) == pytest.approx(0.02, rel=0.01)
+    assert np.mean(found.angle[0, 0, 1]) == pytest.approx(-0.01, rel=0.02)
     # at the lower face, 0.4 below the kick
-    assert np.mean(found.shift_x) == pytest.approx(0.4 * 0.02, rel=0.01)
+    assert np.mean(found.shift[0, 0, 0]) == pytest.approx(0.4 * 0.02, rel=0.01)
 
 
 def test_unseen_muons_have_weight_zero_and_finite_numbers():
     hits, _ = kinked((0.0, 0.0), (0.01, 0.0))
-    nothing = Points(
-        hits.above.x, hits.above.y, hits.above.z, jnp.zeros_like(hits.above.weight)
-    )
-    found = fit(Hits(nothing, hits.below, hits.momentum))
+    hits = eqx.tree_at(lambda h: h.weight, hits, hits.weight.at[:, :, 0].set(0.0))
+    found = fit(hits)
     assert np.all(found.weight == 0)
     for leaf in jax.tree.leaves(found):
         assert np.all(np.isfinite(leaf))
-    assert np.all(at_least_two(hits.below.weight) == 1)
+    assert np.all(at_least_two(hits.weight)[:, :, 1] == 1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kythera.core.compilation import jit
 from kythera.instruments.muon_portal.design import Panels, Portal
 from kythera.instruments.muon_portal.reconstruction import at_least_two
 from kythera.instruments.muon_portal.scan import Grid
@@ -35,14 +36,19 @@ def bare(z_upper=(0.6, 0.5), z_lower=(-0.5, -0.6), **fields) -> Portal:
     return Portal(*(Panels(z, **(free | wide | fields)) for z in (z_upper, z_lower)))
 
 
+@jit
+def run(simulator, design, scan, key):
+    return simulator(design, scan, key=key)
+
+
 def transverse(scan, hits) -> tuple[np.ndarray, np.ndarray]:
     """Deflection (rad) and displacement (m) in the plane across the first direction.
 
     Two projections each, shape (2, muon), from exact hits, by vectors in three dimensions.
     """
     points = [
-        np.stack([np.asarray(v)[0, 0] for v in (arm.x, arm.y, arm.z)], -1)
-        for arm in (hits.above, hits.below)
+        np.stack([np.asarray(v)[0, 0, arm] for v in (hits.x, hits.y, hits.z)], -1)
+        for arm in (0, 1)
     ]
     before, after = (p[0] - p[1] for p in points)  # up along the track
     before, after = (v / np.linalg.norm(v, axis=-1)[:, None] for v in (before, after))
@@ -68,7 +74,7 @@ def test_slab_scatters_as_highland_says(make_scan, getkey, slope):
     n, inverse, momentum = 4000, 5.0, 3.0
     grid = grid_of(4)
     scan = make_scan(grid, inverse, n, slope, momentum)
-    hits = SoftPortal(grid)(bare(), scan, key=getkey())
+    hits = run(SoftPortal(grid), bare(), scan, getkey())
     angles, shifts = transverse(scan, hits)
     secant = math.sqrt(1 + slope[0] ** 2 + slope[1] ** 2)
     length = 0.4 * secant
@@ -90,17 +96,17 @@ def test_layers_of_voxels_do_not_matter(make_scan, getkey):
     for layers in (1, 7):
         grid = grid_of(layers)
         scan = make_scan(grid, 8.0, 200, (0.5, 0.2), 1.0)
-        hits = SoftPortal(grid)(bare(), scan, key=key)
-        found.append(np.concatenate([hits.below.x, hits.below.y]))
+        hits = run(SoftPortal(grid), bare(), scan, key)
+        found.append(hits.across[:, :, :, 1])
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
 def test_deflection_pulls_the_exit_to_the_same_side(make_scan, getkey):
     grid = grid_of(1)
-    hits = SoftPortal(grid)(bare(), scan := make_scan(grid, 20.0), key=getkey())
-    exit_x = hits.below.x[0, 0, 0] - scan.x[0]
-    way = hits.below.x[0, 0, 1] - hits.below.x[0, 0, 0]  # from upper to lower panel
+    hits = run(SoftPortal(grid), bare(), scan := make_scan(grid, 20.0), getkey())
+    exit_x = hits.x[0, 0, 1, 0] - scan.x[0]
+    way = hits.x[0, 0, 1, 1] - hits.x[0, 0, 1, 0]  # from upper to lower panel
     assert np.corrcoef(exit_x, way)[0, 1] > 0.8
 
 
@@ -116,25 +122,25 @@ def test_momentum_left_is_that_of_the_range(
     _, stopping = properties(name)[0]
     scan = make_scan(grid, 0.0, 2, slope, momentum, stopping)
     simulator = SoftPortal(grid, momentum_resolution=None)
-    left = jax.jit(lambda x: momentum_left(simulator, x))(scan)
+    left = jit(lambda x: momentum_left(simulator, x))(scan)
     secant = math.sqrt(1 + slope[0] ** 2 + slope[1] ** 2)
     exact = energy_loss.momentum_after(momentum, material(name), height * secant)
     assert float(left[0, 0, 0]) == pytest.approx(float(exact.momentum), rel=0.02)
 
 
 def momentum_left(simulator, scan):
-    line = Line(*(v[:, None] for v in (scan.x, scan.y, scan.slope_x, scan.slope_y)))
-    normal = jnp.zeros((4, 1, *line.x.shape[:1], line.x.shape[-1]))
-    out = cross_cargo(simulator.grid, scan, line, scan.momentum[:, None], normal)
-    return out[2]
+    pairs = (scan.x, scan.y), (scan.slope_x, scan.slope_y)
+    line = Line(*(jnp.stack(v, 1)[:, None] for v in pairs))
+    normal = jnp.zeros((1, 1, 4, scan.x.shape[1]))
+    return cross_cargo(simulator.grid, scan, line, scan.momentum[:, None], normal)[1]
 
 
 def test_stopped_muons_are_not_seen_below(make_scan, getkey):
     grid = grid_of(5)
     scan = make_scan(grid, 1.0, 20, momentum=0.5, stopping=properties("lead")[0, 1])
-    hits = HardPortal(grid)(bare(), scan, key=getkey())
-    assert np.all(hits.above.weight == 1)
-    assert np.all(hits.below.weight == 0)
+    hits = run(HardPortal(grid), bare(), scan, getkey())
+    assert np.all(hits.weight[:, :, 0] == 1)
+    assert np.all(hits.weight[:, :, 1] == 0)
     for leaf in jax.tree.leaves(hits):
         assert np.all(np.isfinite(leaf))
 
@@ -143,27 +149,26 @@ def test_soft_edges_become_hard_ones(make_scan, getkey):
     grid = grid_of(1)
     design = bare(span_1=0.5, span_2=0.7, efficiency=0.8, tilt_1=0.2)
     scan = make_scan(grid, 1.0, 4000, (0.2, 0.1))
-    soft = SoftPortal(grid, softness=1e-5)(design, scan, key=getkey())
-    hard = HardPortal(grid)(design, scan, key=getkey())
-    for a, b in ((soft.above, hard.above), (soft.below, hard.below)):
-        chance, seen = np.mean(a.weight, -1), np.mean(b.weight, -1)
-        error = np.sqrt(chance * (1 - chance) / 4000)
-        assert np.all(np.abs(chance - seen) < 4 * error + 1e-3)
-    both = at_least_two(soft.above.weight) * at_least_two(soft.below.weight)
-    found = at_least_two(hard.above.weight) * at_least_two(hard.below.weight)
+    soft = run(SoftPortal(grid, softness=1e-5), design, scan, getkey())
+    hard = run(HardPortal(grid), design, scan, getkey())
+    chance, seen = np.mean(soft.weight, -1), np.mean(hard.weight, -1)
+    error = np.sqrt(chance * (1 - chance) / 4000)
+    assert np.all(np.abs(chance - seen) < 4 * error + 1e-3)
+    both, found = (np.prod(at_least_two(h.weight), 2) for h in (soft, hard))
     chance = float(np.mean(both))
     assert 0.02 < chance < 0.6
     error = math.sqrt(chance * (1 - chance) / 4000)
     assert float(np.mean(found)) == pytest.approx(chance, abs=4 * error)
 
 
-def test_at_least_two_is_exact():
+@pytest.mark.parametrize("panels", [1, 2, 4, 5])
+def test_at_least_two_is_exact(panels):
     rng = np.random.default_rng(3)
-    chance = rng.uniform(0, 1, (5, 4, 6))
+    chance = rng.uniform(0, 1, (5, panels, 6))
     chance[0, 0, 0], chance[0, :, 1], chance[1, :, 1] = 1, 0, 1
     exact = np.zeros((5, 6))
-    for pattern in range(16):
-        hit = np.array([(pattern >> i) & 1 for i in range(4)])
+    for pattern in range(2**panels):
+        hit = np.array([(pattern >> i) & 1 for i in range(panels)])
         if hit.sum() >= 2:
             exact += np.prod(np.where(hit[:, None], chance, 1 - chance), 1)
     np.testing.assert_allclose(at_least_two(jnp.asarray(chance)), exact, atol=1e-6)
@@ -174,10 +179,10 @@ def test_absent_panels_neither_see_nor_scatter(make_scan, getkey):
     scan = make_scan(grid, 0.0, 50)
     thick = bare(z_upper=(0.7, 0.6, 0.5), radiation_lengths=0.5)
     gone = eqx.tree_at(lambda d: d.upper.present, thick, jnp.array([0.0, 1.0, 0.0]))
-    hits = HardPortal(grid)(gone, scan, key=getkey())
-    assert np.mean(hits.above.weight, (0, 1, 3)).tolist() == [0, 1, 0]
-    np.testing.assert_allclose(hits.above.x[0, 0, 0], scan.x[0], atol=1e-6)
-    np.testing.assert_allclose(hits.above.x[0, 0, 1], scan.x[0], atol=1e-6)
+    hits = run(HardPortal(grid), gone, scan, getkey())
+    assert np.mean(hits.weight[0, 0, 0], -1).tolist() == [0, 1, 0]
+    np.testing.assert_allclose(hits.x[0, 0, 0, 0], scan.x[0], atol=1e-6)
+    np.testing.assert_allclose(hits.x[0, 0, 0, 1], scan.x[0], atol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
@@ -185,12 +190,12 @@ def test_panels_scatter_what_is_below_them(make_scan, getkey):
     grid = grid_of(1)
     scan = make_scan(grid, 0.0, 4000, momentum=2.0)
     thick = bare(z_upper=(0.7, 0.5), radiation_lengths=0.04)
-    hits = SoftPortal(grid)(thick, scan, key=getkey())
+    hits = run(SoftPortal(grid), thick, scan, getkey())
     theta0 = float(scattering.highland(jnp.asarray(0.04), 2.0))
-    off = np.asarray(hits.above.x[0, 0] - scan.x[0])
+    off = np.asarray(hits.x[0, 0, 0] - scan.x[0])
     np.testing.assert_allclose(off[0], 0, atol=1e-9)
     assert np.std(off[1]) == pytest.approx(0.2 * theta0, rel=4 / math.sqrt(8000))
-    below = np.asarray(hits.below.x[0, 0, 0] - scan.x[0])
+    below = np.asarray(hits.x[0, 0, 1, 0] - scan.x[0])
     lever = theta0 * math.hypot(1.2, 1.0)  # down to z = -0.5
     assert np.std(below) == pytest.approx(lever, rel=4 / math.sqrt(8000))
 
@@ -200,18 +205,18 @@ def test_points_lie_on_tilted_panels(make_scan, getkey):
     grid = grid_of(1)
     scan = make_scan(grid, 0.0, 20, (0.3, -0.2))
     design = bare(tilt_1=0.3, tilt_2=-0.2, resolution=0.01)
-    hits = SoftPortal(grid)(design, scan, key=getkey())
-    for panels, points in ((design.upper, hits.above), (design.lower, hits.below)):
+    hits = run(SoftPortal(grid), design, scan, getkey())
+    for arm, panels in enumerate((design.upper, design.lower)):
         side_1, side_2, normal = (np.asarray(a)[:, :, None] for a in panels.axes)
-        place = np.stack([np.asarray(v)[0, 0] for v in (points.x, points.y, points.z)])
+        place = np.stack([np.asarray(v)[0, 0, arm] for v in (hits.x, hits.y, hits.z)])
         place = place - np.asarray(panels.centre)[:, :, None]
         np.testing.assert_allclose((place * normal).sum(0), 0, atol=1e-9)
         assert np.allclose((side_1 * side_2).sum(0), 0)
         assert np.allclose(np.cross(side_1, side_2, axis=0), normal)
-    exact = SoftPortal(grid)(bare(tilt_1=0.3, tilt_2=-0.2), scan, key=getkey())
-    depth = np.asarray(exact.above.z[0, 0]) - grid.top
+    exact = run(SoftPortal(grid), bare(tilt_1=0.3, tilt_2=-0.2), scan, getkey())
+    depth = np.asarray(exact.z[0, 0, 0]) - grid.top
     line = np.asarray(scan.x[0] + scan.slope_x[0] * depth)
-    np.testing.assert_allclose(exact.above.x[0, 0], line, atol=1e-9)
+    np.testing.assert_allclose(exact.x[0, 0, 0], line, atol=1e-9)
 
 
 @pytest.mark.parametrize("facing", ["x", "y"])
@@ -231,11 +236,10 @@ def test_panels_beside_see_the_arm_on_their_side(make_scan, getkey, facing, plac
     for sign in (1.0, -1.0):
         slope = (sign, 0.0) if facing == "x" else (0.0, sign)
         scan = make_scan(grid, 0.0, 10, slope)
-        hits = HardPortal(grid)(design, scan, key=getkey())
+        hits = run(HardPortal(grid), design, scan, getkey())
         # dr/dz > 0: the muon comes down from the positive side
         first = sign * place > 0
-        assert np.all(hits.above.weight[0, 0, -1] == first)
-        assert np.all(hits.below.weight[0, 0, -1] == (not first))
-        arm = hits.above if first else hits.below
-        met = (arm.x if facing == "x" else arm.y)[0, 0, -1]
+        assert np.all(hits.weight[0, 0, 0, -1] == first)
+        assert np.all(hits.weight[0, 0, 1, -1] == (not first))
+        met = (hits.x if facing == "x" else hits.y)[0, 0, 0 if first else 1, -1]
         np.testing.assert_allclose(met, place, atol=1e-5)

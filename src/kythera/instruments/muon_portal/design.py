@@ -99,24 +99,74 @@ class Panels(eqx.Module):
     @property
     def axes(self) -> tuple[Array, Array, Array]:
         """Unit vectors (side 1, side 2, normal), each of shape (3, panel)."""
-        s1, c1 = jnp.sin(self.tilt_1), jnp.cos(self.tilt_1)
-        s2, c2 = jnp.sin(self.tilt_2), jnp.cos(self.tilt_2)
-        zero = jnp.zeros_like(s1)
-        # rotate about side 2 by tilt_2, then about side 1 by tilt_1
-        side_1 = jnp.stack([c2, zero, -s2])
-        side_2 = jnp.stack([s1 * s2, c1, s1 * c2])
-        normal = jnp.stack([c1 * s2, -s1, c1 * c2])
         shift = {"z": 0, "x": 1, "y": 2}[self.facing]
-        return (
-            jnp.roll(side_1, shift, 0),
-            jnp.roll(side_2, shift, 0),
-            jnp.roll(normal, shift, 0),
-        )
+        axes = _axes(self.tilt_1, self.tilt_2)
+        side_1, side_2, normal = (jnp.roll(a, shift, 0) for a in axes)
+        return side_1, side_2, normal
+
+    def filled(self, count: int, name: str) -> Float[Array, " count"]:
+        """A field of all panels, and of panels that are not present up to `count`.
+
+        Args:
+            count: length of the array, at least the number of panels.
+            name: of the field.
+        """
+        value = getattr(self, name)
+        # they copy the last panel, so that nothing is singular
+        mode = "constant" if name == "present" else "edge"
+        missing = count - self.count
+        return jnp.pad(value, (0, missing), mode) if missing else value
 
     @property
     def centre(self) -> Float[Array, "3 panel"]:
         """Centres, m."""
         return jnp.stack([self.x, self.y, self.z])
+
+
+def _axes(tilt_1: Array, tilt_2: Array) -> tuple[Array, Array, Array]:
+    """Unit vectors (side 1, side 2, normal) of panels that face z, (3, ...) each."""
+    s1, c1 = jnp.sin(tilt_1), jnp.cos(tilt_1)
+    s2, c2 = jnp.sin(tilt_2), jnp.cos(tilt_2)
+    zero = jnp.zeros_like(s1)
+    # rotate about side 2 by tilt_2, then about side 1 by tilt_1
+    return (
+        jnp.stack([c2, zero, -s2]),
+        jnp.stack([s1 * s2, c1, s1 * c2]),
+        jnp.stack([c1 * s2, -s1, c1 * c2]),
+    )
+
+
+class Arms(eqx.Module):
+    """All panels by the arm of the track that they measure, above and below side by side.
+
+    A panel beside the volume stands in both arms, last; arms of unequal length are filled up
+    with panels that are not present. So both arms are computed at once.
+
+    Args:
+        centre: m, shape (xyz, arm, panel).
+        sides: unit vectors along both sides, shape (side, xyz, arm, panel).
+        normal: unit vectors, shape (xyz, arm, panel).
+        span: full lengths of the two sides, m, shape (side, arm, panel).
+        resolution, present, radiation_lengths: as in `Panels`, shape (arm, panel); panels
+            beside the volume scatter nothing, 0.
+        chance: to record a crossing, if the panel is present, shape (arm, panel).
+        facing: of each panel, the same in both arms.
+    """
+
+    centre: Float[Array, "3 arm panel"]
+    sides: Float[Array, "2 3 arm panel"]
+    normal: Float[Array, "3 arm panel"]
+    span: Float[Array, "2 arm panel"]
+    resolution: Float[Array, "arm panel"]
+    chance: Float[Array, "arm panel"]
+    present: Float[Array, "arm panel"]
+    radiation_lengths: Float[Array, "arm panel"]
+    facing: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def count(self) -> int:
+        """Panels in an arm, those that are not present included."""
+        return self.present.shape[1]
 
 
 class Portal(eqx.Module):
@@ -138,6 +188,45 @@ class Portal(eqx.Module):
         """Name of each group -> its panels."""
         groups = {"upper": self.upper, "lower": self.lower}
         return groups if self.sides is None else groups | {"sides": self.sides}
+
+    @property
+    def arms(self) -> Arms:
+        """The panels of both arms of a track."""
+        longest = max(self.upper.count, self.lower.count)
+        beside = self.sides
+
+        # field by field: what is frozen must stay apart from what is differentiated
+        def both(name: str) -> Array:
+            """A field of all panels, shape (arm, panel)."""
+            table = jnp.stack(
+                [g.filled(longest, name) for g in (self.upper, self.lower)]
+            )
+            if beside is None:
+                return table
+            more = getattr(beside, name) * (name != "radiation_lengths")
+            return jnp.concatenate(
+                [table, jnp.broadcast_to(more, (2, beside.count))], -1
+            )
+
+        tilts = [both(name)[:, :longest] for name in ("tilt_1", "tilt_2")]
+        axes, facing = list(_axes(*tilts)), ("z",) * longest
+        if beside is not None:
+            facing += (beside.facing,) * beside.count
+            for i, axis in enumerate(beside.axes):
+                twice = jnp.broadcast_to(axis[:, None], (3, 2, beside.count))
+                axes[i] = jnp.concatenate([axes[i], twice], -1)
+        present = both("present")
+        return Arms(
+            jnp.stack([both(name) for name in "xyz"]),
+            jnp.stack(axes[:2]),
+            axes[2],
+            jnp.stack([both("span_1"), both("span_2")]),
+            both("resolution"),
+            present * both("efficiency"),
+            present,
+            both("radiation_lengths"),
+            facing,
+        )
 
 
 class Prices(eqx.Module):

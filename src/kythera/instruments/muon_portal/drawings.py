@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from kythera import drawing
+from kythera.core.compilation import jit
 from kythera.core.pipeline import Pipeline
 from kythera.core.types import Key
 from kythera.instruments.muon_portal.design import Panels, Portal, Prices
@@ -136,7 +137,7 @@ def _none(panels: Panels) -> Panels:
     return eqx.tree_at(lambda p: p.present, panels, 0 * panels.present)
 
 
-@eqx.filter_jit
+@jit
 def _scan(pipeline: Pipeline, design: Portal, key: Key) -> tuple[Any, Any, Any]:
     trace = pipeline(design, BATCH, key=key)
     return (

@@ -1,95 +1,89 @@
 """Two straight tracks for each muon, and what happened between them."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from kythera.core.short_axes import spread, total
 from kythera.core.stage import AbstractStage
 from kythera.core.types import Array, Float, Key
-from kythera.instruments.muon_portal.design import Panels, Portal
-from kythera.instruments.muon_portal.scan import Grid, Hits, Points
+from kythera.instruments.muon_portal.design import Arms, Portal
+from kythera.instruments.muon_portal.scan import Grid, Hits
+from kythera.units import mm
 
 UNSEEN = 1e-6  # muons with a smaller chance to be seen are left out
 
 
 class Track(eqx.Module):
-    """A weighted least-squares line in one projection, with its full covariance.
+    """A weighted least-squares line in each projection, with its full covariance.
 
     x(z) = centre + slope (z - z_0), where z_0 is the weighted mean height: there the two
     parameters are uncorrelated, var(centre) = 1 / sum w, var(slope) = 1 / sum w (z - z_0)^2.
 
     Args:
-        centre: m.
+        centre: m, shape (..., xy, arm, muon), as all others.
         slope: dimensionless.
         height: z_0, m.
         variance: of the centre, m^2.
         slope_variance: of the slope.
     """
 
-    centre: Float[Array, "*batch"]
-    slope: Float[Array, "*batch"]
-    height: Float[Array, "*batch"]
-    variance: Float[Array, "*batch"]
-    slope_variance: Float[Array, "*batch"]
+    centre: Float[Array, "*batch 2 arm muon"]
+    slope: Float[Array, "*batch 2 arm muon"]
+    height: Float[Array, "*batch 2 arm muon"]
+    variance: Float[Array, "*batch 2 arm muon"]
+    slope_variance: Float[Array, "*batch 2 arm muon"]
 
-    def at(self, z: Array | float) -> Array:
-        """The coordinate at height z, m."""
+    def at(self, z: Array | float) -> Float[Array, "*batch 2 arm muon"]:
+        """The coordinates at height z, m."""
         return self.centre + self.slope * (z - self.height)
 
-    def variance_at(self, z: Array | float) -> Array:
-        """Variance of the coordinate at height z, m^2."""
+    def variance_at(self, z: Array | float) -> Float[Array, "*batch 2 arm muon"]:
+        """Variances of the coordinates at height z, m^2."""
         return self.variance + self.slope_variance * (z - self.height) ** 2
 
 
 class Scatters(eqx.Module):
-    """What is known of each muon, all of shape (event, scan, muon).
+    """What is known of each muon.
 
-    Projected quantities are transverse to the incoming track, in two projections.
+    Deflection and displacement are transverse to the incoming track, in two projections;
+    the covariance between the projections (0 unless a track is inclined in both) is not
+    kept.
 
     Args:
-        angle_x, angle_y: deflections in the direction of travel, rad.
-        shift_x, shift_y: displacements at the lower face of the volume, m.
-        angle_variance_x (_y): rad^2, from the track fits.
-        shift_variance_x (_y): m^2; covariance_x (_y): of the two, m rad.
-        x, y, z: point of closest approach of the two tracks, m.
-        variance_x, variance_y, variance_z: of that point, propagated from the fits, m^2.
-        top_x, top_y: where the incoming track meets the upper face, m.
-        bottom_x, bottom_y: where the outgoing track meets the lower face, m.
-        secant: path length over height of the incoming track.
-        weight: probability that both tracks exist (two hits in each arm).
-        momentum: GeV, as measured or assumed.
+        angle: deflections in the direction of travel, rad, shape (event, scan, xy, muon).
+        shift: displacements at the lower face of the volume, m, the same shape.
+        angle_variance, shift_variance: from the track fits, rad^2 and m^2.
+        covariance: of angle and shift in each projection, m rad.
+        point: of closest approach of the two tracks, m, (event, scan, xyz, muon).
+        point_variance: propagated from the fits, m^2, the same shape.
+        top: where the incoming track meets the upper face, m, (event, scan, xy, muon).
+        bottom: where the outgoing track meets the lower face, m, the same shape.
+        secant: path length over height of the incoming track, (event, scan, muon).
+        weight: probability that both tracks exist (two hits in each arm), the same shape.
+        momentum: GeV, as measured or assumed, the same shape.
     """
 
-    angle_x: Array
-    angle_y: Array
-    shift_x: Array
-    shift_y: Array
-    angle_variance_x: Array
-    angle_variance_y: Array
-    shift_variance_x: Array
-    shift_variance_y: Array
-    covariance_x: Array
-    covariance_y: Array
-    x: Array
-    y: Array
-    z: Array
-    variance_x: Array
-    variance_y: Array
-    variance_z: Array
-    top_x: Array
-    top_y: Array
-    bottom_x: Array
-    bottom_y: Array
-    secant: Array
-    weight: Array
-    momentum: Array
+    angle: Float[Array, "event scan 2 muon"]
+    shift: Float[Array, "event scan 2 muon"]
+    angle_variance: Float[Array, "event scan 2 muon"]
+    shift_variance: Float[Array, "event scan 2 muon"]
+    covariance: Float[Array, "event scan 2 muon"]
+    point: Float[Array, "event scan 3 muon"]
+    point_variance: Float[Array, "event scan 3 muon"]
+    top: Float[Array, "event scan 2 muon"]
+    bottom: Float[Array, "event scan 2 muon"]
+    secant: Float[Array, "event scan muon"]
+    weight: Float[Array, "event scan muon"]
+    momentum: Float[Array, "event scan muon"]
 
     @property
-    def angle_squared(self) -> Array:
+    def angle_squared(self) -> Float[Array, "event scan muon"]:
         """Square of the deflection in space, rad^2."""
-        return self.angle_x**2 + self.angle_y**2
+        return total(self.angle**2, 2)[:, :, 0]
 
 
 class TrackFits(AbstractStage[Portal, Hits, Scatters]):
@@ -110,165 +104,185 @@ class TrackFits(AbstractStage[Portal, Hits, Scatters]):
 
     def __call__(self, design: Portal, x: Hits, *, key: Key) -> Scatters:
         """Scatters of all muons; those that were not seen have weight 0."""
-        above = [design.upper] + ([design.sides] if design.sides is not None else [])
-        below = [design.lower] + ([design.sides] if design.sides is not None else [])
-        into = fit_lines(x.above, above)
-        out = fit_lines(x.below, below)
-        weight = at_least_two(x.above.weight) * at_least_two(x.below.weight)
-        found = scatters(self.grid, into, out, weight, x.momentum)
-        # what was not seen is nan or huge: it must not reach sums, not even times zero
-        safe = jax.tree.map(lambda v: jnp.where(weight > UNSEEN, v, 1.0), found)
-        return eqx.tree_at(
-            lambda f: (f.weight, f.covariance_x, f.covariance_y),
-            safe,
-            tuple(
-                jnp.where(weight > UNSEEN, v, 0.0)
-                for v in (weight, found.covariance_x, found.covariance_y)
-            ),
+        chance = at_least_two(x.weight)
+        above, below = jax.lax.split(chance, (1, 1), 2)
+        weight = jnp.squeeze(above * below, 2)
+        seen = weight > UNSEEN
+        # a fit to nothing is nan or huge: give it all points, and count it not at all
+        everywhere = jnp.broadcast_to(seen[:, :, None, None], x.weight.shape)
+        points = eqx.tree_at(
+            lambda h: h.weight, x, jnp.where(everywhere, x.weight, 1.0)
         )
+        tracks = fit_lines(points, design.arms)
+        return scatters(self.grid, tracks, jnp.where(seen, weight, 0.0), x.momentum)
 
 
-def fit_lines(points: Points, groups: list[Panels]) -> tuple[Track, Track]:
-    """Weighted line fits of one arm in x(z) and y(z).
+def fit_lines(points: Hits, arms: Arms) -> Track:
+    """Weighted line fits of both arms in x(z) and y(z).
 
     Args:
-        points: measured points, panels of all groups one after the other.
-        groups: whose resolutions are the errors. A panel above or below measures x and y
+        points: measured points.
+        arms: whose resolutions are the errors. A panel above or below measures x and y
             at its height; one beside measures, say, y and z at its x: to the fit that is an
             error of slope times sigma in x(z), with the slope of a first fit.
 
     Returns:
-        the tracks in x and in y, shape (event, scan, muon).
+        tracks of shape (event, scan, xy, arm, muon).
     """
-    sigma2 = jnp.concatenate([g.resolution**2 for g in groups])[:, None]
-    if all(g.facing == "z" for g in groups):
-        weight = points.weight / sigma2
-        return _fit(points.x, points.z, weight), _fit(points.y, points.z, weight)
-    first = points.weight / sigma2
-    slopes = [_fit(v, points.z, first).slope for v in (points.x, points.y)]
-    tracks = []
-    for axis, coordinate in enumerate((points.x, points.y)):
-        slope2 = slopes[axis][..., None, :] ** 2
-        factors = []
-        for group in groups:
-            if group.facing == "z":
-                factor = jnp.ones_like(slope2)
-            else:
-                factor = slope2 + (1e-4 if group.facing == "xy"[axis] else 1.0)
-            shape = (*slope2.shape[:-2], group.count, slope2.shape[-1])
-            factors.append(jnp.broadcast_to(factor, shape))
-        variance = sigma2 * jnp.concatenate(factors, -2)
-        tracks.append(_fit(coordinate, points.z, points.weight / variance))
-    return tracks[0], tracks[1]
+    weight = points.weight / arms.resolution[..., None] ** 2
+    weight, z = (spread(v[:, :, None], 2, 2) for v in (weight, points.z))
+    track = _fit(points.across, z, weight)
+    if set(arms.facing) == {"z"}:
+        return track
+    slope2 = spread(track.slope[:, :, :, :, None] ** 2, -2, arms.count)
+    beside = jnp.array([facing != "z" for facing in arms.facing])
+    along = jnp.array([[facing == axis for facing in arms.facing] for axis in "xy"])
+    own = jnp.where(along, 1e-4, 1.0)[:, None, :, None]
+    factor = jnp.where(beside[:, None], slope2 + own, 1.0)
+    return _fit(points.across, z, weight / factor)
 
 
-def _fit(x: Array, z: Array, weight: Array) -> Track:
-    """Weighted least squares over the axis of panels, closed form."""
-    tiny = jnp.finfo(x.dtype).tiny ** 0.5
-    total = jnp.sum(weight, -2) + tiny
-    height = jnp.sum(weight * z, -2) / total
-    centre = jnp.sum(weight * x, -2) / total
-    lever = z - height[..., None, :]
-    square = jnp.sum(weight * lever**2, -2) + tiny
-    slope = jnp.sum(weight * lever * (x - centre[..., None, :]), -2) / square
-    return Track(centre, slope, height, 1 / total, 1 / square)
+def _fit(across: Array, z: Array, weight: Array) -> Track:
+    """Weighted least squares over the axis of panels, closed form.
+
+    All of shape (event, scan, xy, arm, panel, muon).
+    """
+    panels = across.shape[-2]
+    sum_of_weights = total(weight, -2)
+    share = weight / spread(sum_of_weights, -2, panels)
+    height = total(share * z, -2)
+    lever = z - spread(height, -2, panels)
+    # points at one height have no slope: 0.1 mm keeps its error finite
+    square = total(share * lever**2, -2) + (0.1 * mm) ** 2
+    centre = total(share * across, -2)
+    off = across - spread(centre, -2, panels)
+    slope = total(share * lever * off, -2) / square
+    fitted = centre, slope, height, 1 / sum_of_weights, 1 / (sum_of_weights * square)
+    return Track(*(jnp.squeeze(v, -2) for v in fitted))
 
 
 def at_least_two(chance: Float[Array, "... panel muon"]) -> Float[Array, "... muon"]:
     """Probability of two or more hits, from independent probabilities of each."""
-    none, one = jnp.ones_like(chance[..., 0, :]), jnp.zeros_like(chance[..., 0, :])
-    for i in range(chance.shape[-2]):
-        p = chance[..., i, :]
-        none, one = none * (1 - p), one * (1 - p) + none * p
-    return jnp.maximum(1 - none - one, 0)
+    # of no hit and of one hit in groups of panels, at first of one panel each
+    none, one = 1 - chance, chance
+    while (count := none.shape[-2]) > 1:
+        sizes = (count // 2, count // 2, count % 2)
+        none_1, none_2, none = jax.lax.split(none, sizes, none.ndim - 2)
+        one_1, one_2, one = jax.lax.split(one, sizes, one.ndim - 2)
+        none, one = (
+            jnp.concatenate([pair, rest], -2)
+            for pair, rest in (
+                (none_1 * none_2, none),
+                (none_1 * one_2 + one_1 * none_2, one),
+            )
+        )
+    return jnp.maximum(1 - none - one, 0)[..., 0, :]
 
 
-def scatters(
-    grid: Grid,
-    into: tuple[Track, Track],
-    out: tuple[Track, Track],
-    weight: Array,
-    momentum: Array,
-) -> Scatters:
+def scatters(grid: Grid, tracks: Track, weight: Array, momentum: Array) -> Scatters:
     """Deflection, displacement and closest approach of two fitted tracks.
 
     The difference of the two lines, seen transverse to the incoming one, is d + e (z - z_b)
     with z_b the lower face: d the displacement and e the deflection over the height. Its
-    square is least at z_b - d.e / e^2, whose error follows from the covariances of d and e.
+    square is least at z = z_b - d.e / e^2. With D the difference there, errors move that by
+    dz = -(e.dD + D.de) / e^2, and the middle between the lines by half of the sum of their
+    errors at z, and by dz along their mean slope. (Of second order is a bias: it is the
+    error over the deflection, times the error.)
+
+    Args:
+        grid: the volume.
+        tracks: of both arms, (event, scan, xy, arm, muon).
+        weight: of each muon, (event, scan, muon).
+        momentum: GeV, the same shape.
     """
     bottom, top = -grid.top, grid.top
-    bx, by = into[0].slope, into[1].slope
-    secant = jnp.sqrt(1 + bx**2 + by**2)
-    shrink = 1 / (secant * (1 + secant))
+    slope, _ = _arms(tracks.slope)  # (event, scan, xy, muon)
+    secant = jnp.sqrt(1 + total(slope**2, 2))
+    both_secant = spread(secant, 2, 2)
+    shrink = 1 / (both_secant * (1 + both_secant))
 
-    def transverse(vx: Array, vy: Array) -> tuple[Array, Array]:
-        along = shrink * (bx * vx + by * vy)
-        return vx - bx * along, vy - by * along
+    def transverse(v: Array) -> Array:
+        """I - s b b^T, which is its own transpose."""
+        return v - slope * shrink * spread(total(slope * v, 2), 2, 2)
 
-    def variances(vx: Array, vy: Array) -> list[Array]:
+    mixed = (shrink * slope * slope[:, :, ::-1]) ** 2
+    own = (1 - shrink * slope**2) ** 2
+
+    def variances(v: Array) -> Array:
         """Of transverse components, from those of independent x and y."""
-        mixed = (shrink * bx * by) ** 2
-        return [
-            (1 - shrink * bx**2) ** 2 * vx + mixed * vy,
-            (1 - shrink * by**2) ** 2 * vy + mixed * vx,
-        ]
+        return own * v + mixed * v[:, :, ::-1]
 
-    d = transverse(
-        *(o.at(bottom) - i.at(bottom) for i, o in zip(into, out, strict=True))
-    )
-    e = transverse(*(o.slope - i.slope for i, o in zip(into, out, strict=True)))
-    pairs = list(zip(into, out, strict=True))
-    var_d = variances(
-        *(i.variance_at(bottom) + o.variance_at(bottom) for i, o in pairs)
-    )
-    var_e = variances(*(i.slope_variance + o.slope_variance for i, o in pairs))
-    cov = variances(
-        *(
-            i.slope_variance * (bottom - i.height)
-            + o.slope_variance * (bottom - o.height)
-            for i, o in pairs
-        )
-    )
-    de = d[0] * e[0] + d[1] * e[1]
-    ee = e[0] ** 2 + e[1] ** 2 + 1e-12  # far below any measurable deflection
-    back = -de / ee
-    var_z = 0.0
-    for axis in (0, 1):
-        by_d = -e[axis] / ee
-        by_e = (-d[axis] - 2 * back * e[axis]) / ee
-        var_z = var_z + (
-            by_d**2 * var_d[axis] + 2 * by_d * by_e * cov[axis] + by_e**2 * var_e[axis]
-        )
+    above, below = _arms(tracks.at(bottom))
+    d, e = transverse(below - above), transverse(_change(tracks.slope))
+    ee = total(e**2, 2) + 1e-12  # far below any measurable deflection
     # outside of any use beyond one height of the volume: keep the numbers finite
     height = 2 * grid.top
-    z = bottom + jnp.clip(back, -height, 2 * height)
-    x, y = ((i.at(z) + o.at(z)) / 2 for i, o in pairs)
-    var_x, var_y = (
-        (i.variance_at(z) + o.variance_at(z)) / 4 + slope**2 * var_z
-        for (i, o), slope in zip(pairs, (bx, by), strict=True)
+    z = bottom + jnp.clip(-total(d * e, 2) / ee, -height, 2 * height)
+    point, point_variance = _middle(tracks, z, e / spread(ee, 2, 2), transverse)
+    var_d, var_e, cov = (
+        sum(_arms(v))
+        for v in (
+            tracks.variance_at(bottom),
+            tracks.slope_variance,
+            tracks.slope_variance * (bottom - tracks.height),
+        )
     )
     return Scatters(
-        angle_x=-e[0] / secant,
-        angle_y=-e[1] / secant,
-        shift_x=d[0],
-        shift_y=d[1],
-        angle_variance_x=var_e[0] / secant**2,
-        angle_variance_y=var_e[1] / secant**2,
-        shift_variance_x=var_d[0],
-        shift_variance_y=var_d[1],
-        covariance_x=-cov[0] / secant,
-        covariance_y=-cov[1] / secant,
-        x=x,
-        y=y,
-        z=z,
-        variance_x=var_x,
-        variance_y=var_y,
-        variance_z=var_z,
-        top_x=into[0].at(top),
-        top_y=into[1].at(top),
-        bottom_x=out[0].at(bottom),
-        bottom_y=out[1].at(bottom),
-        secant=secant,
+        angle=-e / both_secant,
+        shift=d,
+        angle_variance=variances(var_e) / both_secant**2,
+        shift_variance=variances(var_d),
+        covariance=-variances(cov) / both_secant,
+        point=point,
+        point_variance=point_variance,
+        top=_arms(tracks.at(top))[0],
+        bottom=below,
+        secant=jnp.squeeze(secant, 2),
         weight=weight,
         momentum=momentum,
     )
+
+
+def _middle(
+    tracks: Track, z: Array, pull: Array, transverse: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """The middle between two lines where they are closest, and its variance.
+
+    Args:
+        tracks: of both arms.
+        z: height of the closest approach, (event, scan, 1, muon).
+        pull: e / e^2, with e the deflection over the height, (event, scan, xy, muon).
+        transverse: projection of horizontal vectors.
+
+    Returns:
+        two arrays of shape (event, scan, xyz, muon), m and m^2.
+    """
+    here = spread(spread(z, 2, 2)[..., None, :], -2, 2)
+    place, lever = tracks.at(here), here - tracks.height
+    variance, slope_variance = tracks.variance_at(here), tracks.slope_variance
+    covariance = slope_variance * lever
+    # dz = -(e.dD + D.de) / e^2
+    square = spread(total(pull**2, 2), 2, 2)  # 1 / e^2
+    by_gap = transverse(-pull)
+    by_e = transverse(-transverse(_change(place)) * square)
+    var, cov, var_e = (sum(_arms(v)) for v in (variance, covariance, slope_variance))
+    var_z = total(by_gap**2 * var + 2 * by_gap * by_e * cov + by_e**2 * var_e, 2)
+    # twice the covariance of the middle with z
+    lean = by_gap * _change(variance) + by_e * _change(covariance)
+    tilt = sum(_arms(tracks.slope)) / 2
+    across = var / 4 + tilt * lean + tilt**2 * spread(var_z, 2, 2)
+    across = jnp.maximum(across, 1e-3 * var)  # rounding, where they nearly cancel
+    point = jnp.concatenate([sum(_arms(place)) / 2, z], 2)
+    return point, jnp.concatenate([across, var_z], 2)
+
+
+def _arms(v: Float[Array, "*batch 2 muon"]) -> tuple[Array, Array]:
+    """Of the arm above, and of the arm below."""
+    above, below = jax.lax.split(v, (1, 1), v.ndim - 2)
+    return jnp.squeeze(above, -2), jnp.squeeze(below, -2)
+
+
+def _change(v: Float[Array, "*batch 2 muon"]) -> Array:
+    """From the arm above to the arm below."""
+    above, below = _arms(v)
+    return below - above

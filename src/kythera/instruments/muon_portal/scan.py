@@ -73,29 +73,31 @@ class Scan(eqx.Module):
     target: dict[str, Array]
 
 
-class Points(eqx.Module):
-    """Measured points of one arm of the tracks, padded with weight 0.
-
-    Args:
-        x, y, z: m, shape (event, scan, panel, muon).
-        weight: probability (soft) or fact (hard) of a hit, the same shape.
-    """
-
-    x: Float[Array, "event scan panel muon"]
-    y: Float[Array, "event scan panel muon"]
-    z: Float[Array, "event scan panel muon"]
-    weight: Float[Array, "event scan panel muon"]
-
-
 class Hits(eqx.Module):
-    """Signal: points on the panels. The muon axis comes last, which is fastest on CPUs.
+    """Signal: measured points on the panels, both arms of the tracks side by side.
+
+    Arm 0 holds the points before the volume (of the upper panels, then of those beside it),
+    arm 1 those behind it; arms of unequal length are filled up with weight 0. The muon axis
+    comes last, which is fastest on CPUs.
 
     Args:
-        above: points before the volume: of the upper panels, then of those beside it.
-        below: points behind the volume: of the lower panels, then of those beside it.
+        across: x and y, m, shape (event, scan, xy, arm, panel, muon).
+        z: m, shape (event, scan, arm, panel, muon).
+        weight: probability (soft) or fact (hard) of a hit, the same shape as z.
         momentum: as measured or assumed, GeV, shape (event, scan, muon).
     """
 
-    above: Points
-    below: Points
+    across: Float[Array, "event scan 2 2 panel muon"]
+    z: Float[Array, "event scan 2 panel muon"]
+    weight: Float[Array, "event scan 2 panel muon"]
     momentum: Float[Array, "event scan muon"]
+
+    @property
+    def x(self) -> Float[Array, "event scan 2 panel muon"]:
+        """x of the points, m."""
+        return self.across[:, :, 0]
+
+    @property
+    def y(self) -> Float[Array, "event scan 2 panel muon"]:
+        """y of the points, m."""
+        return self.across[:, :, 1]

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from kythera.core.objective import PerEventLoss
 from kythera.core.pipeline import Trace
+from kythera.core.short_axes import total
 from kythera.core.stage import AbstractStage
 from kythera.core.types import Array, Float, Key
 from kythera.instruments.muon_portal.design import Portal
+from kythera.instruments.muon_portal.imaging import sums_at_points
 from kythera.instruments.muon_portal.reconstruction import Scatters
 from kythera.instruments.muon_portal.scan import Grid
 from kythera.physics.kinematics import velocity
@@ -39,9 +41,6 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
     stands for the whole path, and the resolution is not subtracted. With `log=False`,
     t = s, it is that of TomOpt (G. C. Strong et al.); the likelihood image does better.
 
-    Cost: linear in muons. Three sets of shares, one for each axis, and one product of
-    matrices.
-
     Args:
         grid: the voxels.
         log: invert the logarithm of the formula, too.
@@ -62,9 +61,9 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
         self, design: Portal, x: Scatters, *, key: Key
     ) -> Float[Array, "event scan z y x"]:
         """X0 of each voxel, m."""
-        noise = (x.angle_variance_x + x.angle_variance_y) / 2
+        noise = total(x.angle_variance, 2)[:, :, 0] / 2
         zenith2 = jnp.arctan(_safe_sqrt(x.secant**2 - 1)) ** 2
-        along = x.angle_x**2 * x.angle_variance_x + x.angle_y**2 * x.angle_variance_y
+        along = total(x.angle**2 * x.angle_variance, 2)[:, :, 0]
         by_angle = x.weight / (4 * (along + noise * self.floor**2))
         by_zenith = x.weight / (4 * noise * (zenith2 + self.floor**2))
         momentum2 = (velocity(x.momentum) * x.momentum) ** 2
@@ -82,7 +81,9 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
         # only ratios matter; a common scale keeps float32 in range
         largest = jnp.max(amounts[..., ::2, :], -1, keepdims=True)
         amounts = amounts / jax.lax.stop_gradient(jnp.repeat(largest, 2, -2) + 1e-30)
-        sums = _in_voxels(self.grid, x, amounts)
+        sums = sums_at_points(self.grid, amounts, x.point, x.point_variance)
+        # a voxel without muons shows the mean of all
+        sums = sums + 1e-15 * jnp.sum(amounts, -1)[..., None, None, None]
         angle2, zenith2, momentum2 = (
             sums[..., 2 * i + 1, :, :, :] / sums[..., 2 * i, :, :, :] for i in range(3)
         )
@@ -92,57 +93,6 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
             for _ in range(ITERATIONS):
                 thickness = seen / log_correction(thickness) ** 2
         return path / thickness
-
-
-def _in_voxels(grid: Grid, x: Scatters, amounts: Array) -> Array:
-    """Sums over muons, each at its point: (..., kind, muon) to (..., kind, z, y, x)."""
-    shares = [
-        slices(place, variance, grid.size[axis], grid.shape[2 - axis])
-        for axis, place, variance in (
-            (2, x.z, x.variance_z),
-            (1, x.y, x.variance_y),
-            (0, x.x, x.variance_x),
-        )
-    ]
-    z, y, x_ = shares
-    found = jnp.einsum("...am,...bm->...ab", _products(amounts, z), _products(y, x_))
-    lead = x.x.shape[:-1]
-    found = found.reshape(*lead, amounts.shape[-2], *grid.shape)
-    # a voxel without muons shows the mean of all
-    return found + 1e-15 * jnp.sum(amounts, -1)[..., None, None, None]
-
-
-def _products(
-    first: Float[Array, "*batch n muon"], second: Float[Array, "*batch k muon"]
-) -> Float[Array, "*batch n*k muon"]:
-    """All products of two sets, row by row.
-
-    Written out: the derivative of one broadcast product is a sum over a middle axis, for
-    which the compiler's code takes ten times longer than for the sum of rows.
-    """
-    rows = [first[..., i : i + 1, :] * second for i in range(first.shape[-2])]
-    return jnp.concatenate(rows, -2)
-
-
-def slices(
-    place: Float[Array, "*batch muon"],
-    variance: Float[Array, "*batch muon"],
-    size: float,
-    count: int,
-) -> Float[Array, "*batch count muon"]:
-    """Share of each Gaussian in each of `count` equal slices of [-size/2, size/2].
-
-    Args:
-        place: means, m.
-        variance: m^2.
-        size: m.
-        count: slices.
-    """
-    edges = jnp.linspace(-size / 2, size / 2, count + 1, dtype=place.dtype)[:, None]
-    width = jnp.sqrt(2 * variance)[..., None, :]
-    # half an error function: that of the tails apart costs three times as much
-    below = jax.lax.erf((edges - place[..., None, :]) / width) / 2
-    return jnp.diff(below, axis=-2)
 
 
 def _safe_sqrt(x: Array) -> Array:
