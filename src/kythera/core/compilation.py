@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+from jax.core import Tracer
 
 F = TypeVar("F", bound=Callable)
 
@@ -37,12 +38,13 @@ def jit(function: F) -> F:
 
     @functools.cache
     def compiled() -> Callable:
-        return eqx.filter_jit(function, compiler_options=_options())
+        options: Any = {"compiler_options": _options()}  # handed on to `jax.jit`
+        return eqx.filter_jit(function, **options)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
         leaves = jax.tree.leaves((args, kwargs))
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
             return function(*args, **kwargs)
         return compiled()(*args, **kwargs)
 

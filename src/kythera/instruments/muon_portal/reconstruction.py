@@ -220,7 +220,7 @@ def scatters(grid: Grid, tracks: Track, weight: Array, momentum: Array) -> Scatt
     z = bottom + jnp.clip(-total(d * e, 2) / ee, -height, 2 * height)
     point, point_variance = _middle(tracks, z, e / spread(ee, 2, 2), transverse)
     var_d, var_e, cov = (
-        sum(_arms(v))
+        _sum(v)
         for v in (
             tracks.variance_at(bottom),
             tracks.slope_variance,
@@ -265,14 +265,14 @@ def _middle(
     square = spread(total(pull**2, 2), 2, 2)  # 1 / e^2
     by_gap = transverse(-pull)
     by_e = transverse(-transverse(_change(place)) * square)
-    var, cov, var_e = (sum(_arms(v)) for v in (variance, covariance, slope_variance))
+    var, cov, var_e = (_sum(v) for v in (variance, covariance, slope_variance))
     var_z = total(by_gap**2 * var + 2 * by_gap * by_e * cov + by_e**2 * var_e, 2)
     # twice the covariance of the middle with z
     lean = by_gap * _change(variance) + by_e * _change(covariance)
-    tilt = sum(_arms(tracks.slope)) / 2
+    tilt = _sum(tracks.slope) / 2
     across = var / 4 + tilt * lean + tilt**2 * spread(var_z, 2, 2)
     across = jnp.maximum(across, 1e-3 * var)  # rounding, where they nearly cancel
-    point = jnp.concatenate([sum(_arms(place)) / 2, z], 2)
+    point = jnp.concatenate([_sum(place) / 2, z], 2)
     return point, jnp.concatenate([across, var_z], 2)
 
 
@@ -280,6 +280,12 @@ def _arms(v: Float[Array, "*batch 2 muon"]) -> tuple[Array, Array]:
     """Of the arm above, and of the arm below."""
     above, below = jax.lax.split(v, (1, 1), v.ndim - 2)
     return jnp.squeeze(above, -2), jnp.squeeze(below, -2)
+
+
+def _sum(v: Float[Array, "*batch 2 muon"]) -> Array:
+    """Of both arms."""
+    above, below = _arms(v)
+    return above + below
 
 
 def _change(v: Float[Array, "*batch 2 muon"]) -> Array:

@@ -25,7 +25,9 @@ from kythera.units import GeV
 REFERENCE_MOMENTUM = 3 * GeV  # at which `Scan.stopping` is given
 SLOWEST = 0.05 * GeV  # below, a muon counts as stopped
 NOTHING = 1e-12  # acceptance that is none
-LOOKS = 2  # points at which a muon's line looks up the voxel in each layer
+# Points at which a muon's line looks up the voxel in each layer: against twenty, deflections
+# behind lead in beryllium are 0.4% low with four, 1.5% with two, 4% with one.
+LOOKS = 4
 
 
 class Line(eqx.Module):
