@@ -171,8 +171,9 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
 
         density_v <- density_v sqrt( sum_i D_i' S_i^-1 W_iv S_i^-1 D_i / sum_i tr S_i^-1 W_iv )
 
-    is a majorisation-minimisation step: the likelihood never falls and no density turns
-    negative. A muon that is seen with probability w counts w times.
+    is a majorisation-minimisation step: at given logarithmic factors F, which are taken anew
+    from the map before each step, the likelihood never falls, and no density turns negative.
+    A muon that is seen with probability w counts w times.
 
     Args:
         grid: the voxels.
@@ -220,7 +221,7 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
                 density, flat, axis=-1, mode="promise_in_bounds"
             ).reshape(index.shape)
             sums = [total(met * w, -2) for w in moments]  # (event, scan, 1, muon)
-            c2 = scale * log_correction(jax.lax.stop_gradient(sums[0])) ** 2
+            c2 = scale * log_correction(sums[0]) ** 2
             # (event, scan, xy, muon); both projections see the same voxels
             v_theta, v_cross, v_y = (
                 spread(c2 * moment, -2, 2) + error

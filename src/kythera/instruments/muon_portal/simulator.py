@@ -226,7 +226,7 @@ def voxel_index(grid: Grid, line: Line, looks: int = 1) -> tuple[Array, Array]:
     Args:
         grid: the voxels; index runs over (z, y, x), z from the bottom.
         line: in coordinates of the top plane, shape (..., xy, muon).
-        looks: points in each layer, equally spaced; one is in its middle.
+        looks: points in each layer, equally spaced; a single one is in its middle.
 
     Returns:
         two arrays of shape (..., layer * looks, muon).
@@ -264,11 +264,13 @@ def _kicked(
     kick = spread(theta * arms.present[..., None], 2, 2) * normal
     along = total(slope * kick, 2) / (1 + secant)
     kick = (kick + slope * spread(along, 2, 2)) * secant  # as in `Line.stretched`
-    # panel k acts on panel i below it: lever (z_k - z_i)+, with the sign of dr/dz
+    # panel k acts on panel i below it: lever (z_k - z_i)+, with the sign of dr/dz. A panel
+    # beside the volume is met at no one height: there the kicks are left out.
     z = arms.centre[2].reshape(-1)
-    lever = -jnp.maximum(z[:, None] - z, 0)  # (k, i)
-    flat = kick.reshape(*kick.shape[:3], z.size, -1)
-    return jnp.einsum("...km,ki->...im", flat, lever).reshape(kick.shape)
+    flat = jnp.array([facing == "z" for facing in arms.facing] * 2)
+    lever = jnp.where(flat, -jnp.maximum(z[:, None] - z, 0), 0.0)  # (k, i)
+    kicks = kick.reshape(*kick.shape[:3], z.size, -1)
+    return jnp.einsum("...km,ki->...im", kicks, lever).reshape(kick.shape)
 
 
 def _points(
