@@ -12,6 +12,7 @@ from kythera import errors
 from kythera.core.objective import AbstractObjective, Score, _merge
 from kythera.core.pipeline import Pipeline
 from kythera.core.space import Choice, Integer, Space
+from kythera.core.stage import AbstractPathwiseSimulator
 from kythera.core.types import Scalar, Vector
 
 D = TypeVar("D")
@@ -79,6 +80,29 @@ class Problem(eqx.Module, Generic[D]):
         relaxed = any(isinstance(d, Integer | Choice) for d in self.space.domains)
         other = self.hard_pipeline is not None or self.hard_objective is not None
         return not self.is_hard and (other or (relaxed and not self.pipeline.is_host))
+
+    def check(self) -> None:
+        """Refuse what no estimator can measure, before anything is simulated.
+
+        Raises:
+            UnsupportedError: nuisance parameters without derivatives of the simulator.
+        """
+        for problem in (self, self.hard()) if self.softened else (self,):
+            problem._check_nuisances()
+
+    def _check_nuisances(self) -> None:
+        """The tally is differentiated through the simulator at a fixed key."""
+        nuisances, simulator = self.objective.nuisances(), self.pipeline.simulator
+        smooth = isinstance(simulator, AbstractPathwiseSimulator)
+        if nuisances and (self.pipeline.is_host or not smooth):
+            name = f"`{type(simulator).__name__}`" + " (as built)" * self.is_hard
+            cause = "a stage runs outside" if smooth else f"{name} is no such simulator"
+            raise errors.UnsupportedError(
+                f"The nuisance parameters {list(nuisances)} need an "
+                "`AbstractPathwiseSimulator` and all stages inside JAX, but "
+                f"{cause}. Use a simulator that can be differentiated, or an objective "
+                "without nuisance parameters."
+            )
 
     def design(self, u: Vector) -> D:
         """The design at a point of the cube (hard outside JAX and for reports)."""

@@ -54,7 +54,7 @@ class Direct(AbstractEstimator[None]):
 
     def check(self, problem: Problem) -> None:
         """Every problem can be evaluated."""
-        return
+        problem.check()
 
     def __call__(
         self,

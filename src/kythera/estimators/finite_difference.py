@@ -39,6 +39,7 @@ class FiniteDifference(AbstractEstimator[None]):
 
     def check(self, problem: Problem) -> None:
         """Refuse spaces that are too large to be differenced."""
+        problem.check()
         n = problem.space.size
         if n > MOST:
             raise errors.UnsupportedError(

@@ -28,6 +28,7 @@ class Pathwise(AbstractEstimator[None]):
 
     def check(self, problem: Problem) -> None:
         """Needs a simulator that promises derivatives, and no stage outside JAX."""
+        problem.check()
         simulator = problem.pipeline.simulator
         name = type(simulator).__name__
         if not isinstance(simulator, AbstractPathwiseSimulator):

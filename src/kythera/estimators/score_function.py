@@ -30,7 +30,8 @@ class ScoreFunction(AbstractEstimator[None]):
     )
 
     def check(self, problem: Problem) -> None:
-        """Needs a simulator with a density, and no stage outside JAX."""
+        """Needs a density, all stages inside JAX, and no nuisance parameters."""
+        problem.check()
         simulator = problem.pipeline.simulator
         if not isinstance(simulator, AbstractTractableSimulator):
             raise errors.UnsupportedError(
@@ -43,6 +44,13 @@ class ScoreFunction(AbstractEstimator[None]):
             raise errors.UnsupportedError(
                 "`ScoreFunction` needs all stages inside JAX, but one of the pipeline "
                 "runs outside. Use `FiniteDifference`, or an optimiser without gradients."
+            )
+        nuisances = problem.objective.nuisances()
+        if nuisances:
+            raise errors.UnsupportedError(
+                "`ScoreFunction` holds the signals fixed, but the nuisance parameters "
+                f"{list(nuisances)} need their derivatives. Use `Pathwise`, "
+                "`FiniteDifference`, or an optimiser without gradients."
             )
 
     def __call__(
