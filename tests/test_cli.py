@@ -46,6 +46,17 @@ MODULES = {
         def problem():
             return ky.from_function(step, {"x": ky.Real(-1, 2)})
     """,
+    "dying": """
+        import kythera as ky
+        calls = []
+        def step(x):
+            calls.append(x)
+            if len(calls) > 4:
+                raise RuntimeError("no beam")
+            return x**2
+        def problem():
+            return ky.from_function(step, {"x": ky.Real(-1, 2)})
+    """,
     "raises_here": """
         import json
         value = json.loads("{")
@@ -189,6 +200,18 @@ def test_refused(case, run, place):
     for fragment in fragments:
         assert fragment in err
     assert list(place.iterdir()) == []
+
+
+def test_a_final_measurement_that_fails_keeps_the_files(run, place):
+    line = "optimise dying:problem --optimiser random:batch=2 --trials 4 --out kept"
+    code, out, _ = run(*line.split())
+    assert code == 1
+    assert "start and best could not be measured anew" in out
+    assert "no beam" in out
+    code, out, _ = run("show", "kept")
+    assert code == 0
+    assert "4 trials (0 failed)" in out
+    assert (place / "kept" / "report.html").is_file()
 
 
 def test_usage_is_shown_without_a_command(run):

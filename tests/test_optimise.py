@@ -1,11 +1,16 @@
 """The loop: budgets that are never exceeded, and batches that they cut."""
 
+import html
+
 import jax
 import numpy as np
 import pytest
 
 import kythera as ky
 from kythera import errors, testing
+from kythera.report.page import report as write_report
+from kythera.runs.describe import save
+from kythera.runs.result import load
 from kythera.testing.textbook import Point
 
 KEY = jax.random.key(3)
@@ -87,3 +92,94 @@ def test_enqueued_designs_have_to_fit(budget):
     found = _search(ky.adam(), enqueue=[near, far], max_trials=3)
     assert len(found.trials) == 3
     np.testing.assert_allclose(found.u_best, 0.55)
+
+
+def _host(function, **budget):
+    """A search of a host function of x, from x = 0.5."""
+    problem = ky.from_function(function, {"x": ky.Real(0, 1)})
+    return ky.optimise(problem, ky.RandomSearch(4), key=KEY, **budget)
+
+
+def _dying_after(calls, value=None):
+    """x, until so many calls are made; then `value`, or an exception."""
+    made = []
+
+    def function(x):
+        made.append(x)
+        if len(made) <= calls:
+            return x
+        if value is None:
+            raise RuntimeError("no beam")
+        return value
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (None, "no beam"),
+        (np.nan, "term 'loss' of the start is nan; term 'loss' of the best design is"),
+        (np.inf, "term 'loss' of the start is inf"),
+    ],
+)
+def test_a_final_measurement_that_fails_keeps_the_trials(value, cause, tmp_path):
+    found = _host(_dying_after(8, value), max_trials=8)
+    assert len(found.trials) == 8
+    assert cause in found.failure
+    assert found.reason.startswith("all trials are done; start and best could not be")
+    assert cause in str(found)
+    assert not np.isfinite(found.gain.value)
+    saved = load(save(found, tmp_path / "run"))
+    assert saved.trials["terms"].shape == (8, 1)
+    assert np.all(np.isfinite(saved.trials["terms"]))
+    assert html.escape(cause) in write_report(saved, tmp_path / "page.html").read_text()
+
+
+def test_a_final_measurement_that_succeeds_has_no_cause():
+    found = _host(lambda x: x, max_trials=4)
+    assert found.failure == ""
+    assert found.reason == "all trials are done"
+
+
+def test_a_simulator_that_dies_ends_the_run_and_keeps_the_trials():
+    found = _host(_dying_after(6), max_trials=100)
+    assert len(found.trials) == 28  # the batch in which twenty in a row had failed
+    assert found.reason.startswith("20 trials in a row failed, the last one because")
+    assert "no beam" in found.reason
+
+
+def test_a_simulator_that_never_works_is_an_error():
+    with pytest.raises(errors.SimulationError, match="20 trials in a row.*no beam"):
+        _host(_dying_after(0), max_trials=100)
+
+
+def test_enqueued_designs_agree_in_what_is_frozen():
+    problem = testing.noisy_sphere()
+    design = {"x": np.zeros(2), "gap": np.array([1.0, 2.0])}
+    space = ky.Space(design, {"x": ky.Real(-1, 1)})
+    other = {"x": np.ones(2), "gap": np.array([1.0, 2.5])}
+    with pytest.raises(errors.SpaceError, match=r"'gap' is \[1.  2.5\], not \[1. 2.\]"):
+        ky.optimise(
+            problem.replace(space=space),
+            ky.adam(),
+            key=KEY,
+            max_trials=9,
+            enqueue=[other],
+        )
+
+
+def test_a_copy_that_only_fails_gives_up_and_the_others_go_on():
+    def loss(x):
+        if x > 0.55:
+            raise RuntimeError("no beam")
+        return (x - 0.3) ** 2
+
+    problem = ky.from_function(loss, {"x": ky.Real(0, 1)}, start={"x": 0.5})
+    optimiser = ky.MultiStart(ky.sgd(0.02), 4)
+    found = ky.optimise(problem, optimiser, key=KEY, max_trials=100)
+    copies = found.state[0].copies
+    ends = [optimiser.optimiser.finished(copy) for copy in copies]
+    assert "20 evaluations in a row failed" in ends
+    assert "" in ends
+    assert found.reason == "all trials are done"

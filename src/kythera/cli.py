@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kythera.core.problem import Problem
     from kythera.report.progress import Progress
 
-REFUSED, ABORTED = 2, 130  # exit codes; 130 as shells have it after Ctrl-C
+FAILED, REFUSED, ABORTED = 1, 2, 130  # exit codes; 130 as shells have it after Ctrl-C
 FALLBACK = spec.Spec(trials=200)  # where nobody sets a budget
 
 app = typer.Typer(
@@ -158,7 +158,7 @@ def optimise(
     """Optimise an instrument; write the result and its report.
 
     Ctrl-C (or SIGTERM) stops after the running trial and keeps what was computed, with
-    exit code 130; once more aborts at once.
+    exit code 130; once more aborts at once. Code 1: the final measurement failed.
     """
     typed = spec.Spec(
         instrument=name,
@@ -218,11 +218,11 @@ def _optimise(asked: spec.Spec, stop: "_Stop") -> int:
     )
     try:
         with stop.patient():
-            _run(problem, search, engine, wanted, show, claimed.path)
+            failure = _run(problem, search, engine, wanted, show, claimed.path)
     except BaseException:
         claimed.release()
         raise
-    return ABORTED if stop.asked else 0
+    return ABORTED if stop.asked else FAILED if failure else 0
 
 
 def _engines(problem: "Problem", wanted: spec.Spec) -> tuple[Any, Any]:
@@ -242,8 +242,8 @@ def _run(
     wanted: spec.Spec,
     show: "Progress",
     path: Path,
-) -> None:
-    """Optimise, print the table, write the result and its report."""
+) -> str:
+    """Optimise, print the table, write result and report; why the last one failed."""
     import jax
 
     from kythera.optimise import optimise as run
@@ -278,6 +278,7 @@ def _run(
         _say(f"no drawings of the instrument: {found.record['drawing_failed']}")
     print(f"result  {path}")
     print(f"report  {write_report(found, path / 'report.html')}", flush=True)
+    return solution.failure
 
 
 @app.command()
@@ -295,9 +296,8 @@ def show(
     if as_json:
         print(json.dumps(found.summary(), indent=1))
     else:
-        print(
-            f"{found.instrument}, seed {found.record['seed']}, {found.record['date']}"
-        )
+        seed, date = found.record["seed"], found.record["date"]
+        print(f"{found.instrument}, seed {seed}, {date}")
         print(found.table(rows))
 
 

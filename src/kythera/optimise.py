@@ -22,7 +22,7 @@ from kythera.core.evaluation import (
     Trial,
 )
 from kythera.core.problem import Problem
-from kythera.core.space import is_cube
+from kythera.core.space import _get, _leaf, is_cube, leaf_paths
 from kythera.core.stage import AbstractPathwiseSimulator, AbstractTractableSimulator
 from kythera.core.types import Key
 from kythera.estimators.direct import Direct
@@ -50,6 +50,7 @@ class Gain:
         terms: named terms: (start, best).
         slack: named constraints: (start, best), each to be >= 0.
         events: primaries that this measurement simulated.
+        cause: why it failed; empty where it did not. What is unknown is nan.
     """
 
     start: Measured
@@ -58,6 +59,7 @@ class Gain:
     terms: dict[str, tuple[Measured, Measured]]
     slack: dict[str, tuple[Measured, Measured]]
     events: int
+    cause: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Solution(Generic[D]):
         soft: start and best measured anew, as the search saw them.
         hard: the same with the detector as built; None where nothing was softened.
         trials: all of them, in order.
-        reason: why it stopped.
+        reason: why it stopped, and why start and best could not be measured anew, if so.
         seconds: wall time.
         state: the optimiser's and the estimator's last states.
     """
@@ -106,6 +108,11 @@ class Solution(Generic[D]):
     def report(self) -> Gain:
         """What is to be quoted: the hard measurement where there is one."""
         return self.hard or self.soft
+
+    @property
+    def failure(self) -> str:
+        """Why start and best could not be measured anew; empty where they were."""
+        return self.soft.cause or (self.hard.cause if self.hard else "")
 
     @property
     def gain(self) -> Measured:
@@ -210,8 +217,23 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
         problem: what to measure.
         us: points of the cube, shape (2, n).
         key: of the events.
+
+    Returns:
+        the comparison; with a `cause` where a stage failed or a value is not finite.
     """
-    found = measure.compare(problem, us, key)
+    events = len(us) * problem.price
+    try:
+        found = measure.compare(problem, us, key)
+    except errors.SimulationError as error:
+        nothing = Measured(float("nan"), float("nan"))
+        return Gain(nothing, nothing, nothing, {}, {}, events, str(error))
+    cause = "; ".join(
+        f"{kind} '{name}' of the {which} is {float(value)}"
+        for kind, named in (("term", found.loss), ("constraint", found.slack))
+        for name, pair in named.items()
+        for which, value in zip(("start", "best design"), pair, strict=True)
+        if not np.isfinite(value)
+    )
     names = list(found.loss)
     k = len(names)
     covariance = np.asarray(found.covariance, float)
@@ -227,7 +249,9 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
         return first, second
 
     zero, unit = np.zeros(k), np.eye(k)
-    first, second = weights @ values[:, 0], weights @ values[:, 1]
+    with np.errstate(invalid="ignore"):  # inf - inf: `cause` tells of it
+        first, second = weights @ values
+        gain = float(first - second)
     sides = [
         [spread(np.concatenate([e, zero])), spread(np.concatenate([zero, e]))]
         for e in unit
@@ -237,10 +261,11 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
     return Gain(
         Measured(float(first), spread(np.concatenate([weights, zero]))),
         Measured(float(second), spread(np.concatenate([zero, weights]))),
-        Measured(float(first - second), spread(np.concatenate([weights, -weights]))),
+        Measured(gain, spread(np.concatenate([weights, -weights]))),
         terms,
         slack,
-        len(us) * problem.price,
+        events,
+        cause,
     )
 
 
@@ -284,7 +309,7 @@ def optimise(
     Raises:
         UnsupportedError: a combination that cannot work, before anything is simulated.
         InputError: no budget, or one smaller than a single evaluation.
-        SimulationError: twenty trials in a row failed.
+        SimulationError: the first twenty trials failed, all of them.
     """
     estimator = estimator or default_estimator(problem, optimiser)
     limits, queue = Limits(max_events, max_trials, max_seconds), list(enqueue)
@@ -324,10 +349,13 @@ def optimise(
                     reason = reason or "a callback asked to stop"
             last = [t.evaluation.cause for t in trials[-FAILURES:]]
             if len(last) == FAILURES and all(last):
-                raise errors.SimulationError(
-                    f"{FAILURES} trials in a row failed, the last one because: "
-                    f"{last[-1]}. Mend the simulator or narrow the bounds."
-                )
+                cause = f"trials in a row failed, the last one because: {last[-1]}"
+                if all(trial.evaluation.cause for trial in trials):
+                    raise errors.SimulationError(
+                        f"{len(trials)} {cause}. Mend the simulator or narrow the "
+                        "bounds."
+                    )
+                reason = reason or f"{FAILURES} {cause}"
             return found
 
         u0 = _enqueued(problem, queue, u_start, evaluate)
@@ -365,6 +393,9 @@ def optimise(
         us = np.stack([u_start, u_best])
         soft = compare(final, us, key_report)
         hard = compare(final.hard(), us, key_report) if problem.softened else None
+        failure = soft.cause or (hard.cause if hard else "")
+        if failure:
+            reason += f"; start and best could not be measured anew: {failure}"
     return Solution(
         problem=problem,
         optimiser=optimiser,
@@ -390,8 +421,25 @@ def _enqueued(
     """The point to start from: the best of the enqueued designs and the start."""
     if not designs:
         return u_start
+    for design in designs:
+        _check_frozen(problem.space.template, problem.space.paths, design)
     spaces = [problem.space.restart(design) for design in designs]  # checks the bounds
     us = np.stack([u_start, *(np.asarray(space.start) for space in spaces)])
     found = evaluate(us, "batch")
     order = [(bool(f.cause), f.violation, f.total.value) for f in found]
     return us[min(range(len(us)), key=order.__getitem__)]
+
+
+def _check_frozen(template: Any, free: Sequence[str], design: Any) -> None:
+    """Refuse a design that could not be reached: only what is free would be taken of it."""
+    for path in leaf_paths(template):
+        ours, theirs = np.asarray(_get(template, path)), np.asarray(_leaf(design, path))
+        same = ours.shape == theirs.shape and np.allclose(
+            ours, theirs, 1e-6, 0, equal_nan=True
+        )
+        if path not in free and not same:
+            raise errors.SpaceError(
+                "An enqueued design must have the template's value of what is frozen, "
+                f"but '{path}' is {theirs}, not {ours}. Free it, or start a problem "
+                "from that design: `problem.space.restart(design)`."
+            )

@@ -419,10 +419,11 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
     outputs, terms = len(losses[0]) + len(slacks[0]), len(losses[0])
     spread = np.zeros((len(us) * outputs, len(us) * outputs))
     for chunk in range(count):
-        psi = [
-            _influences(rows(i, chunk), means[i], scored[i][1], (size, outputs))
-            for i in order
-        ]
+        with np.errstate(invalid="ignore"):  # inf - inf: the value itself tells of it
+            psi = [
+                _influences(rows(i, chunk), means[i], scored[i][1], (size, outputs))
+                for i in order
+            ]
         psi = np.concatenate([np.asarray(v, float) for v in psi], axis=1)
         spread += psi.T @ psi
     events = count * size

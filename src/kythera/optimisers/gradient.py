@@ -22,7 +22,7 @@ SMALLEST = 2.0**-10  # to which failures may shorten the step
 VIOLATION = 0.05  # of a constraint, at which its penalty pulls as strongly as the loss
 STRONGEST = 4.0  # pull of a constraint, in units of that of the loss
 INTEGRAL = 0.1  # part of the penalty's pull that enters the multiplier at each step
-PATIENCE = 20  # failures in a row after which there is nothing left to try
+PATIENCE = 20  # failures in a row that end one search (of several in `MultiStart`)
 
 
 class GradientState(NamedTuple):

@@ -113,14 +113,20 @@ def _found(solution: "Solution") -> dict[str, Any]:
         "soft": _gain(solution.soft),
         "hard": _gain(solution.hard) if solution.hard else None,
         "gain": _number(solution.gain),
-        "terms": sorted(solution.soft.terms),
-        "slack": sorted(solution.soft.slack),
+        **_names(solution),
         "causes": {
             str(trial.number): trial.evaluation.cause
             for trial in solution.trials
             if trial.evaluation.cause
         },
     }
+
+
+def _names(solution: "Solution") -> dict[str, list[str]]:
+    """Of terms and constraints, which a final measurement that failed does not know."""
+    found = [t.evaluation for t in solution.trials if not t.evaluation.cause]
+    known = found[0] if found else solution.soft
+    return {"terms": sorted(known.terms), "slack": sorted(known.slack)}
 
 
 def _references(solution: "Solution") -> list[str]:
@@ -221,7 +227,7 @@ def _trials(solution: "Solution") -> dict[str, np.ndarray]:
         ]
         return np.array(rows, float).reshape(len(found), len(names))
 
-    terms, slack = sorted(solution.soft.terms), sorted(solution.soft.slack)
+    terms, slack = _names(solution).values()
     return {
         "number": np.array([t.number for t in trials], np.int64),
         "sample": np.array([t.sample for t in trials], np.int64),
