@@ -82,8 +82,11 @@ class Converged:
     """A callback that stops when nothing is gained any more, measured against the noise.
 
     It compares the mean loss of the last `window` trials with that of the `window` before:
-    it stops when the gain is below `sigmas` standard errors of that difference, where the
-    errors are the larger of the quoted ones and the observed scatter.
+    it stops when the gain is not above `sigmas` standard errors of that difference, where
+    the errors are the larger of the quoted ones and the observed scatter. Losses on the
+    same events (a `batch`, or two trials of one sample) vary together: their quoted errors
+    add up in one half and cancel between the halves. Where all trials share their events
+    (`LBFGSB`) there is no noise between them: it stops when the mean does not fall.
 
     Args:
         window: number of trials in each half, at least two.
@@ -97,7 +100,7 @@ class Converged:
                 f"`window` must be at least 2 trials, but is {window}. Try 20."
             )
         self.window, self.sigmas = window, sigmas
-        self._losses: list[tuple[float, float]] = []
+        self._losses: list[tuple[float, float, int]] = []
 
     def __call__(self, trial: Trial) -> bool:
         """Whether to stop after this trial."""
@@ -105,16 +108,17 @@ class Converged:
             self._losses.clear()
         if trial.state == "complete":
             total = trial.evaluation.total
-            self._losses.append((total.value, total.stderr))
+            self._losses.append((total.value, total.stderr, trial.sample))
         w = self.window
         if len(self._losses) < 2 * w or len(self._losses) % w:
             return False
-        values, errs = np.array(self._losses[-2 * w :]).T
+        values, errs, samples = np.array(self._losses[-2 * w :]).T
         before, after = values[:w], values[w:]
-        quoted = np.nansum(errs**2) / w**2
+        _, sample = np.unique(samples, return_inverse=True)
+        shared = np.bincount(sample, np.nan_to_num(errs) * np.repeat([1, -1], w) / w)
         scatter = (before.var(ddof=1) + after.var(ddof=1)) / w
-        noise = float(np.sqrt(max(quoted, scatter)))
-        return bool(before.mean() - after.mean() < self.sigmas * noise)
+        noise = np.sqrt(max(np.sum(shared**2), scatter)) if len(shared) > 1 else 0.0
+        return bool(before.mean() - after.mean() <= self.sigmas * noise)
 
 
 class Interrupt:

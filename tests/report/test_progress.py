@@ -72,6 +72,15 @@ def test_a_gain_is_from_the_start(clock):
         assert "since the first trial 1.0" in show.line()
 
 
+def test_the_error_of_a_gain_is_of_the_start_and_of_a_mean(clock):
+    show = make(io.StringIO(), trials=10)
+    with show:
+        show(trial(0, 5.0, stderr=0.3))
+        for i in range(1, 5):
+            show(trial(i, 4.0, stderr=0.8))
+        assert "gain so far 1.00 +- 0.50" in show.line()  # hypot(0.3, 0.8 / 2)
+
+
 def test_the_live_line_is_taken_away(clock):
     stream = io.StringIO()
     with make(stream, terminal=True, trials=3) as show:

@@ -128,8 +128,8 @@ class Progress:
     def _gain(self) -> str:
         losses = np.array(self.losses[1:][-WINDOW:])
         gain = self.losses[0][0] - losses[:, 0].mean()
-        error = np.hypot(self.losses[0][1], np.sqrt((losses[:, 1] ** 2).mean()))
-        error = np.hypot(self.losses[0][1], error / np.sqrt(len(losses)))
+        error = np.sqrt((losses[:, 1] ** 2).mean() / len(losses))  # of their mean
+        error = np.hypot(self.losses[0][1], error)
         return text.format_measured(float(gain), float(error))
 
     def _is_last(self, trial: "Trial", now: float) -> bool:
