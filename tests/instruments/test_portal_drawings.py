@@ -1,12 +1,19 @@
 """Pictures of the portal: one scale of colours, units on the axes, what is built."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from kythera.instruments import muon_portal
 from kythera.instruments.muon_portal import drawings
-from kythera.instruments.muon_portal.design import Panels, Portal
+from kythera.instruments.muon_portal.design import (
+    Panels,
+    Portal,
+    Prices,
+    WithinBudget,
+)
 
 SIDES = Panels([0.0], x=[1.7], span_1=1.0, span_2=2.0, facing="x")
 DESIGNS = {
@@ -83,3 +90,33 @@ def test_only_what_is_built_is_drawn(figures):
     across = {y for y in views[1]["x"] if y is not None}
     assert min(across) == -0.5
     assert max(x for x in views[0]["x"] if x is not None) == pytest.approx(1.7)
+
+
+def test_cost_has_the_prices_and_the_limit_of_the_problem(problem, monkeypatch):
+    monkeypatch.setattr(drawings, "_scan", lambda *_: (None, None, None))
+    project = WithinBudget(Prices(area=2.0, panel=0.5), 30.0)
+    space = dataclasses.replace(problem, space=_within(problem.space, project))
+    figure = drawings.draw(space, DESIGNS, jax.random.key(1))["cost"]
+    bars = {t["name"]: dict(zip(t["x"], t["y"], strict=True)) for t in figure["data"]}
+    assert bars["best"] == pytest.approx(
+        {
+            "upper: area": 2.0,
+            "upper: panels": 0.5,
+            "lower: area": 4.0,
+            "lower: panels": 1.0,
+            "sides: area": 4.0,
+            "sides: panels": 0.5,
+        }
+    )
+    assert bars["start"]["sides: area"] == 0
+    assert "The budget is 30 in all" in str(figure)
+
+
+def _within(space, project):
+    return type(space)(space.template, space.free, project)
+
+
+def test_without_an_image_or_statistic_the_other_pictures_stay(problem, monkeypatch):
+    monkeypatch.setattr(drawings, "_scan", lambda *_: (None, None, None))
+    figures = drawings.draw(problem, DESIGNS, jax.random.key(1))
+    assert list(figures) == ["panels", "panels_in_space", "cost"]

@@ -1,10 +1,14 @@
 """A muon portal: detector panels around a volume that is to be looked into."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from kythera import errors
 from kythera.core.types import Array, Float, Scalar
@@ -60,7 +64,8 @@ class Panels(eqx.Module):
         """See the class; numbers are repeated for all panels of the group.
 
         Raises:
-            InputError: `facing` is no axis, or the lengths of the arrays differ.
+            InputError: `facing` is no axis, the lengths of the arrays differ, or a number
+                is out of its range (not looked at while JAX traces).
         """
         if facing not in ("x", "y", "z"):
             raise errors.InputError(
@@ -88,6 +93,7 @@ class Panels(eqx.Module):
                     f"shape {array.shape} and another {count} entries. Give one number, "
                     "or one for each panel."
                 )
+            _check_range(name, array)
             setattr(self, name, jnp.broadcast_to(array, (count,)))
         self.facing = facing
 
@@ -121,6 +127,26 @@ class Panels(eqx.Module):
     def centre(self) -> Float[Array, "3 panel"]:
         """Centres, m."""
         return jnp.stack([self.x, self.y, self.z])
+
+
+def _check_range(name: str, array: Array) -> None:
+    """Refuse numbers that no panel has; traced arrays have none yet."""
+    if isinstance(array, Tracer):
+        return
+    v, law = np.asarray(array), "finite"
+    good = np.isfinite(v)
+    if name in ("span_1", "span_2"):
+        good, law = good & (v > 0), "finite and > 0"
+    elif name in ("resolution", "radiation_lengths"):
+        good, law = good & (v >= 0), "finite and >= 0"
+    elif name in ("efficiency", "present"):
+        good, law = good & (v >= 0) & (v <= 1), "between 0 and 1"
+    if not good.all():
+        bad = int(np.argmin(good))
+        raise errors.InputError(
+            f"`{name}` of every panel must be {law}, but is {v[bad]:g} for panel {bad}. "
+            "Mend it."
+        )
 
 
 def _axes(tilt_1: Array, tilt_2: Array) -> tuple[Array, Array, Array]:
@@ -182,6 +208,17 @@ class Portal(eqx.Module):
     upper: Panels
     lower: Panels
     sides: Panels | None = None
+
+    def __check_init__(self):
+        """Refuse panels that face the wrong way."""
+        for name, panels in self.groups.items():
+            right = ("x", "y") if name == "sides" else ("z",)
+            if panels.facing not in right:
+                raise errors.InputError(
+                    f"Panels of `{name}` must face {' or '.join(map(repr, right))}, but "
+                    f"face {panels.facing!r}. Panels above and below the volume face 'z', "
+                    "those beside it 'x' or 'y'."
+                )
 
     @property
     def groups(self) -> dict[str, Panels]:
@@ -246,26 +283,100 @@ class Prices(eqx.Module):
     channel: float = 0.0
     panel: float = 0.0
 
+    def __check_init__(self):
+        """Refuse prices that are no prices."""
+        for name in ("area", "channel", "panel"):
+            price = getattr(self, name)
+            if not 0 <= price < math.inf:
+                raise errors.InputError(
+                    f"Prices are finite and >= 0, but `{name}` is {price}. Mend it."
+                )
+
+    def of(self, panels: Panels) -> dict[str, Scalar]:
+        """Cost of one group by kind: "area", "channels", "panels"."""
+        pitch = 12**0.5 * panels.resolution
+        parts = {
+            "area": self.area * panels.span_1 * panels.span_2,
+            "channels": self.channel * (panels.span_1 + panels.span_2) / pitch,
+            "panels": self.panel * jnp.ones_like(pitch),
+        }
+        return {name: jnp.sum(panels.present * part) for name, part in parts.items()}
+
     def shares(self, portal: Portal) -> dict[str, Scalar]:
         """Cost by kind: "area", "channels", "panels"."""
-        totals: dict[str, Scalar] = {}
-        for panels in portal.groups.values():
-            pitch = 12**0.5 * panels.resolution
-            parts = {
-                "area": self.area * panels.span_1 * panels.span_2,
-                "channels": self.channel * (panels.span_1 + panels.span_2) / pitch,
-                "panels": self.panel * jnp.ones_like(pitch),
-            }
-            for name, part in parts.items():
-                now = jnp.sum(panels.present * part)
-                totals[name] = totals[name] + now if name in totals else now
-        return totals
+        groups = [self.of(panels) for panels in portal.groups.values()]
+        return {
+            name: sum_of({i: g[name] for i, g in enumerate(groups)})
+            for name in groups[0]
+        }
 
     def __call__(self, portal: Portal) -> Scalar:
         """The sum of all shares."""
         return sum_of(self.shares(portal))
 
 
-def sum_of(shares: Mapping[str, Scalar]) -> Scalar:
+def sum_of(shares: Mapping[Any, Scalar]) -> Scalar:
     """Sum of named scalars."""
     return jnp.sum(jnp.stack(list(shares.values())))
+
+
+@dataclasses.dataclass(frozen=True)
+class WithinBudget:
+    """Exact budget: spans shrink by one factor until the portal costs at most `limit`.
+
+    With spans f times as long the area costs f^2 and the channels f times as much, so that
+    f solves a quadratic equation; panels that are not present cost nothing, and the price
+    of a panel does not shrink: those of all panels together must stay below the limit
+    (spans go to zero where a search switches on too many).
+
+    Args:
+        prices: of the portal; area or channels must cost something.
+        limit: the budget, in their currency, > 0.
+    """
+
+    prices: Prices
+    limit: float
+
+    def __post_init__(self):
+        """Refuse budgets that no spans can keep."""
+        if not 0 < self.limit < math.inf:
+            raise errors.InputError(
+                f"A budget is finite and > 0, but `limit` is {self.limit}. Mend it."
+            )
+        if not self.prices.area + self.prices.channel > 0:
+            raise errors.InputError(
+                "A budget is kept by shorter spans, so that `area` or `channel` needs a "
+                f"price > 0, but both are 0 in {self.prices}. Set one of them."
+            )
+
+    def __call__(self, portal: Portal) -> Portal:
+        """The portal, shrunk where it must be.
+
+        Raises:
+            InputError: the frames of the panels alone reach the limit.
+        """
+        parts = self.prices.shares(portal)
+        fixed = parts["panels"]
+        if not isinstance(fixed, Tracer) and fixed >= self.limit:
+            raise errors.InputError(
+                f"The budget must leave something for area and channels, but is "
+                f"{self.limit:g}, and the panels alone cost {float(fixed):g}. Raise it, "
+                "or take fewer panels."
+            )
+        left = jnp.maximum(self.limit - fixed, 1e-6 * self.limit)
+        area, channels = parts["area"], parts["channels"]
+        shrinkable = area + channels > 0  # else the root has no derivative
+        area = jnp.where(shrinkable, area, 1.0)
+        root = jnp.sqrt(channels**2 + 4 * area * left)
+        factor = jnp.minimum(2 * left / (channels + root), 1.0)
+        factor = jnp.where(shrinkable, factor, 1.0)
+
+        def shrink(panels: Panels) -> Panels:
+            return dataclasses.replace(
+                panels,
+                span_1=panels.span_1 * factor,
+                span_2=panels.span_2 * factor,
+            )
+
+        sides = None if portal.sides is None else shrink(portal.sides)
+        return Portal(shrink(portal.upper), shrink(portal.lower), sides)

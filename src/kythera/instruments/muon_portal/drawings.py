@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -10,7 +9,7 @@ from kythera import drawing
 from kythera.core.compilation import jit
 from kythera.core.pipeline import Pipeline
 from kythera.core.types import Key
-from kythera.instruments.muon_portal.design import Panels, Portal, Prices
+from kythera.instruments.muon_portal.design import Portal, Prices, WithinBudget
 from kythera.instruments.muon_portal.objectives import roc
 from kythera.instruments.muon_portal.scan import Grid
 
@@ -37,10 +36,13 @@ def draw(problem: Any, designs: dict[str, Portal], key: Key) -> dict[str, dict]:
     figures = {
         "panels": _projections(grid, designs),
         "panels_in_space": _solid(grid, designs),
-        "cost": _cost(designs),
-        "scattering_density": _slices(pipeline, designs, key),
+        "cost": _cost(designs, problem.space.project),
     }
-    if pipeline.source.scans > 1:
+    seen = {name: _scan(pipeline, d, key) for name, d in designs.items()}
+    value, image, _ = next(iter(seen.values()))
+    if image is not None:
+        figures["scattering_density"] = _slices(pipeline, seen)
+    if value is not None and pipeline.source.scans > 1:
         figures["false_negatives_against_false_positives"] = _roc(
             pipeline, designs, key
         )
@@ -107,49 +109,59 @@ def _solid(grid: Grid, designs: dict[str, Portal]) -> dict[str, Any]:
     )
 
 
-def _cost(designs: dict[str, Portal]) -> dict[str, Any]:
-    prices = Prices()
-    traces = []
-    for name, portal in designs.items():
-        shares = {
-            f"{group}": float(prices(Portal(panels, _none(panels))))
+def _cost(designs: dict[str, Portal], project: Any) -> dict[str, Any]:
+    """Cost by group and kind at the prices of the budget, by default those of `Prices`."""
+    budget = project if isinstance(project, WithinBudget) else None
+    prices = Prices() if budget is None else budget.prices
+    table = {
+        name: {
+            f"{group}: {kind}": float(part)
             for group, panels in portal.groups.items()
+            for kind, part in prices.of(panels).items()
         }
-        traces.append(
-            drawing.bars(
-                list(shares),
-                list(shares.values()),
-                name=name,
-                colour=drawing.colour(name),
-            )
+        for name, portal in designs.items()
+    }
+    # a group without sides, and kinds that are free, are left out
+    seen = {label: None for row in table.values() for label, v in row.items() if v > 0}
+    traces = [
+        drawing.bars(
+            list(seen),
+            [row.get(label, 0.0) for label in seen],
+            name=name,
+            colour=drawing.colour(name),
         )
+        for name, row in table.items()
+    ]
+    limit = "" if budget is None else f" The budget is {budget.limit:.4g} in all."
     return drawing.figure(
         *traces,
         x="panels",
-        y="cost (unit: 1 m\u00b2 of panel)",
-        caption="What the panels of each group cost, in the currency of the prices, of which "
-        "by default a square metre of panel costs one unit.",
+        y="cost (currency of the prices)",
+        caption="What the panels of each group cost, by kind: area at "
+        f"{prices.area:g} for each m\u00b2, channels at {prices.channel:g} and frames at "
+        f"{prices.panel:g} each.{limit}",
     )
-
-
-def _none(panels: Panels) -> Panels:
-    """A group that costs nothing."""
-    return eqx.tree_at(lambda p: p.present, panels, 0 * panels.present)
 
 
 @jit
 def _scan(pipeline: Pipeline, design: Portal, key: Key) -> tuple[Any, Any, Any]:
+    """Statistics, and the last variant of one cargo: as seen, and true.
+
+    An inference that keeps no statistic or no image gives None for it.
+    """
     trace = pipeline(design, BATCH, key=key)
+    image = getattr(trace.result, "image", None)
     return (
-        trace.result.value,
-        trace.result.image.density[0, -1],
-        (trace.truth.inverse_x0[0, -1]),
+        getattr(trace.result, "value", None),
+        None if image is None else image.density[0, -1],
+        trace.truth.inverse_x0[0, -1],
     )
 
 
-def _slices(pipeline: Pipeline, designs: dict[str, Portal], key: Key) -> dict[str, Any]:
+def _slices(
+    pipeline: Pipeline, seen: dict[str, tuple[Any, Any, Any]]
+) -> dict[str, Any]:
     """The slice through the densest voxel of one cargo: true, and as each design sees it."""
-    seen = {name: _scan(pipeline, d, key) for name, d in designs.items()}
     true = np.asarray(next(iter(seen.values()))[2])
     y = int(np.unravel_index(true.argmax(), true.shape)[1])
     grid = pipeline.source.scene.grid  # type: ignore[attr-defined]

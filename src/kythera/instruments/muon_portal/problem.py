@@ -1,7 +1,5 @@
 """Where to put the panels of a portal, and how large to make them, at a given cost."""
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from kythera import errors
@@ -11,7 +9,12 @@ from kythera.core.problem import Problem
 from kythera.core.space import Real, Space
 from kythera.core.stage import AbstractStage, Chain
 from kythera.instruments.muon_portal import scenes
-from kythera.instruments.muon_portal.design import Panels, Portal, Prices
+from kythera.instruments.muon_portal.design import (
+    Panels,
+    Portal,
+    Prices,
+    WithinBudget,
+)
 from kythera.instruments.muon_portal.drawings import draw
 from kythera.instruments.muon_portal.imaging import LikelihoodImage, PocaImage
 from kythera.instruments.muon_portal.inference import DenseStatistic, FillLevel
@@ -24,40 +27,6 @@ from kythera.instruments.muon_portal.reconstruction import TrackFits
 from kythera.instruments.muon_portal.simulator import HardPortal, SoftPortal
 from kythera.stages.sources.muons import BoxMuons
 from kythera.units import GeV, cm, m, mm
-
-
-@dataclasses.dataclass(frozen=True)
-class WithinBudget:
-    """Exact budget: spans shrink by one factor until the portal costs at most `limit`.
-
-    With spans f times as long the area costs f^2 and the channels f times as much, so that
-    f solves a quadratic equation; panels that are not present cost nothing.
-
-    Args:
-        prices: of the portal.
-        limit: the budget, in their currency.
-    """
-
-    prices: Prices
-    limit: float
-
-    def __call__(self, portal: Portal) -> Portal:
-        """The portal, shrunk where it must be."""
-        parts = self.prices.shares(portal)
-        left = jnp.maximum(self.limit - parts["panels"], 1e-3 * self.limit)
-        area, channels = parts["area"], parts["channels"]
-        root = jnp.sqrt(channels**2 + 4 * area * left)
-        factor = jnp.minimum(2 * left / (channels + root), 1.0)
-
-        def shrink(panels: Panels) -> Panels:
-            return dataclasses.replace(
-                panels,
-                span_1=panels.span_1 * factor,
-                span_2=panels.span_2 * factor,
-            )
-
-        sides = None if portal.sides is None else shrink(portal.sides)
-        return Portal(shrink(portal.upper), shrink(portal.lower), sides)
 
 
 def start(grid: scenes.Grid) -> Portal:
