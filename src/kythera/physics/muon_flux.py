@@ -129,6 +129,24 @@ def horizontal_rate(
     return float(2 * math.pi * w @ table @ v)
 
 
+def check_model(flux: Flux, energy_max: float, theta_max: float) -> None:
+    """Warn where a flux is asked for outside of its range.
+
+    Args:
+        flux: the model.
+        energy_max: upper total energy [GeV].
+        theta_max: largest zenith angle [rad].
+    """
+    if flux is shukla and theta_max > 65 * deg * (1 + 1e-6) and energy_max > 30:
+        warnings.warn(
+            "Shukla's flux is too low for inclined energetic muons (by 15 at 75 "
+            f"degrees and 100 GeV); the range goes to {theta_max / deg:.0f} degrees "
+            f"and {energy_max:g} GeV. Use `guan`, or theta_max <= 65 degrees.",
+            PhysicsWarning,
+            stacklevel=3,
+        )
+
+
 class FluxSampler(eqx.Module):
     """Draws cosmic muons that cross a horizontal plane, with exactly the flux given.
 
@@ -177,14 +195,7 @@ class FluxSampler(eqx.Module):
             InputError: for empty or unphysical ranges.
         """
         _check_range(energy_min, energy_max, theta_max)
-        if flux is shukla and theta_max > 65 * deg and energy_max > 30:
-            warnings.warn(
-                "Shukla's flux is too low for inclined energetic muons (by 15 at 75 "
-                f"degrees and 100 GeV); the range goes to {theta_max / deg:.0f} degrees "
-                f"and {energy_max:g} GeV. Use `guan`, or theta_max <= 65 degrees.",
-                PhysicsWarning,
-                stacklevel=2,
-            )
+        check_model(flux, energy_max, theta_max)
         self.flux = flux
         self.energy_min, self.energy_max = float(energy_min), float(energy_max)
         self.theta_max = float(theta_max)

@@ -1,6 +1,7 @@
 """Muons that cross a box: the exact draw against brute force, and files."""
 
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from scipy import stats
 
 from kythera import errors
-from kythera.physics.muon_flux import FluxSampler, guan
+from kythera.physics.muon_flux import FluxSampler, guan, shukla
 from kythera.stages.sources.muons import BoxMuons, FileMuons, FixedMuons
 from kythera.units import deg
 
@@ -205,6 +206,22 @@ def empty(table):
     return "finite numbers"
 
 
+def exposure_that_changes(table):
+    table["exposure"] = np.full(10, 4.0)
+    table["exposure"][5] = 5.0
+    return "from 4 to 5 s"
+
+
+def no_exposure_at_all(table):
+    table["exposure"] = np.zeros(10)
+    return "time > 0"
+
+
+def exposure_without_end(table):
+    table["exposure"] = np.array([math.inf])
+    return "entry 0 is inf"
+
+
 def matrix(table):
     for name in table:
         table[name] = table[name].reshape(2, 5)
@@ -212,7 +229,20 @@ def matrix(table):
 
 
 @pytest.mark.parametrize(
-    "spoil", [no_pz, unequal, not_finite, upwards, too_fast, all_miss, empty, matrix]
+    "spoil",
+    [
+        no_pz,
+        unequal,
+        not_finite,
+        upwards,
+        too_fast,
+        all_miss,
+        empty,
+        exposure_that_changes,
+        no_exposure_at_all,
+        exposure_without_end,
+        matrix,
+    ],
 )
 def test_bad_tables_are_refused_with_law_values_and_remedy(tmp_path, table, spoil):
     words = spoil(table)
@@ -250,3 +280,32 @@ def test_of_several_trees_one_must_be_named(tmp_path, table):
     with pytest.raises(errors.InputError, match="name one of them"):
         FileMuons(path, (1.0, 1.0, 0.6))
     assert FileMuons(path, (1.0, 1.0, 0.6), tree="two").muons.x.shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"), [("parquet", "pyarrow.parquet"), ("root", "uproot")]
+)
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, kind, module):
+    path = tmp_path / f"muons.{kind}"
+    path.write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(errors.UnsupportedError, match=rf"kythera\[{kind}\]"):
+        FileMuons(path, (1.0, 1.0, 0.6))
+
+
+def test_a_flux_beyond_its_range_warns_also_for_a_box():
+    with pytest.warns(errors.PhysicsWarning, match="Shukla"):
+        BoxMuons(SIZE, shukla)
+    BoxMuons(SIZE, shukla, theta_max=65 * deg)  # warnings are errors here
+
+
+@pytest.mark.parametrize("momentum", [0.0, -1.0, math.nan, math.inf])
+def test_fixed_muons_move(momentum):
+    with pytest.raises(errors.InputError, match="`momentum`"):
+        FixedMuons(SIZE, momentum)
+
+
+@pytest.mark.parametrize("theta", [-0.1, math.pi / 2])
+def test_fixed_muons_go_down(theta):
+    with pytest.raises(errors.InputError, match="`theta_max`"):
+        FixedMuons(SIZE, 1.0, theta)

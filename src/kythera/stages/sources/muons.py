@@ -14,7 +14,7 @@ from kythera import errors
 from kythera.core import random
 from kythera.core.types import Array, Float, Key
 from kythera.physics.kinematics import momentum_from_energy
-from kythera.physics.muon_flux import Flux, FluxSampler, guan
+from kythera.physics.muon_flux import Flux, FluxSampler, check_model, guan
 from kythera.units import GeV, deg
 
 
@@ -62,7 +62,7 @@ class BoxMuons(eqx.Module):
 
     Args:
         size: (X, Y, H) of the box, m.
-        flux: of `kythera.physics.muon_flux`.
+        flux: of `kythera.physics.muon_flux`; `shukla` wants theta_max <= 65 degrees.
         energy_min, energy_max: total energy, GeV.
         theta_max: zenith angle, rad.
     """
@@ -79,8 +79,10 @@ class BoxMuons(eqx.Module):
         energy_max: float = 500 * GeV,
         theta_max: float = 70 * deg,
     ):
-        """See the class."""
+        """See the class; `shukla` beyond its range warns (PhysicsWarning)."""
         self.size = (float(size[0]), float(size[1]), float(size[2]))
+        # the sampler does not know the flux in the product
+        check_model(flux, energy_max, theta_max)
         self.sampler = FluxSampler(
             _BoxFlux(flux, self.size),
             energy_min=energy_min,
@@ -162,8 +164,9 @@ class FileMuons(eqx.Module):
 
         Raises:
             InputError: missing columns, unequal lengths, numbers that are not finite,
-                muons that do not go down or are too slow, none that hits the box, or a
-                file that cannot be read.
+                muons that do not go down or are too slow, none that hits the box, an
+                exposure that is not constant and > 0, or a file that cannot be read.
+            UnsupportedError: the package that reads the format is not installed.
         """
         table = read_columns(path, COLUMNS, optional=("exposure",), tree=tree)
         position = np.stack([table[k] for k in COLUMNS[:3]])
@@ -190,8 +193,16 @@ class FileMuons(eqx.Module):
             )
         arrays = (top[0], top[1], slope[0], slope[1], total)
         self.muons = Muons(*(jnp.asarray(a[hit], float) for a in arrays))
-        given = np.ravel(table["exposure"]) if "exposure" in table else [math.nan]
-        self.exposure = float(given[0])
+        self.exposure = math.nan
+        if "exposure" in table:
+            given = np.ravel(table["exposure"])
+            if not (given[0] > 0 and np.all(given == given[0])):
+                raise errors.InputError(
+                    f"`exposure` of '{path}' must be one time > 0, in s, the same in "
+                    f"every row, but goes from {given.min():g} to {given.max():g} s. "
+                    "Mend it, or leave it out."
+                )
+            self.exposure = float(given[0])
 
     @property
     def rate(self) -> float:
@@ -216,6 +227,19 @@ class FixedMuons(eqx.Module):
     size: tuple[float, float, float] = eqx.field(static=True)
     momentum: float = 5 * GeV
     theta_max: float = 0.0
+
+    def __check_init__(self):
+        """Refuse muons that stand still or do not go down."""
+        if not 0 < self.momentum < math.inf:
+            raise errors.InputError(
+                f"`momentum` of muons must be finite and > 0, but is {self.momentum} GeV. "
+                "Mend it."
+            )
+        if not 0 <= self.theta_max < math.pi / 2:
+            raise errors.InputError(
+                "`theta_max` must lie in [0, pi/2) rad, so that muons go down, but is "
+                f"{self.theta_max}. Write degrees as `60 * deg`."
+            )
 
     @property
     def rate(self) -> float:
@@ -274,6 +298,7 @@ def read_columns(
     Raises:
         InputError: no such file, an unknown ending, missing columns, a file cut short,
             unequal lengths, or numbers that are not finite.
+        UnsupportedError: the package that reads the format is not installed.
     """
     path = Path(path)
     readers = {".npz": _read_npz, ".parquet": _read_parquet, ".root": _read_root}
@@ -285,8 +310,14 @@ def read_columns(
         raise errors.InputError(f"There is no file '{path}'. Check the path.")
     try:
         table = readers[path.suffix](path, tree)
-    except (errors.KytheraError, ImportError):
+    except errors.KytheraError:
         raise
+    except ImportError as error:
+        extra = path.suffix[1:]
+        raise errors.UnsupportedError(
+            f"Reading '{path}' needs a package that is not installed ({error}). Run: "
+            f"pip install 'kythera[{extra}]'."
+        ) from error
     except Exception as error:  # readers raise what their libraries raise
         raise errors.InputError(
             f"'{path}' cannot be read as {path.suffix[1:]} ({type(error).__name__}: "
@@ -334,23 +365,15 @@ def _read_npz(path: Path, tree: str | None) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path, tree: str | None) -> dict[str, Any]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "Reading Parquet needs pyarrow: pip install 'kythera[parquet]'."
-        ) from error
+    import pyarrow.parquet
+
     table = pyarrow.parquet.read_table(path)
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def _read_root(path: Path, tree: str | None) -> dict[str, Any]:
-    try:
-        import uproot
-    except ImportError as error:
-        raise ImportError(
-            "Reading ROOT files needs uproot: pip install 'kythera[root]'."
-        ) from error
+    import uproot
+
     with uproot.open(path) as file:  # type: ignore[attr-defined]
         kinds = file.classnames(cycle=False)  # type: ignore[attr-defined]
         trees = [k for k, kind in kinds.items() if kind in ("TTree", "ROOT::RNTuple")]
