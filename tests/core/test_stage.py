@@ -89,7 +89,9 @@ def test_a_host_stage_converts_and_is_seeded_by_the_key():
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (np.ones((3, 2)), ("what `shapes` declares, [(4, 2)]", "[(3, 2)]")),
+        (np.ones((3, 2)), ("declares, ['float32[4, 2]']", "['float64[3, 2]']")),
+        (np.ones((4, 2), complex), ("['complex128[4, 2]']",)),
+        (np.full((4, 2), None), ("['object[4, 2]']",)),
         ([np.ones((4, 2))], ("what `shapes` declares",)),
         (ValueError("no beam"), ("`Host` failed with ValueError: no beam", "mend")),
     ],
@@ -99,6 +101,17 @@ def test_a_host_stage_is_held_to_its_shapes(answer, words):
         Host(answer)(DESIGN, jnp.ones((4, 2)), key=KEY)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_whole_numbers_are_not_cut_out_of_real_ones():
+    class Counts(Host):
+        def shapes(self, events):
+            return jax.ShapeDtypeStruct((events, 2), jnp.int32)
+
+    x = jnp.ones((4, 2))
+    assert Counts(np.ones((4, 2), np.int64))(DESIGN, x, key=KEY).dtype == jnp.int32
+    with pytest.raises(errors.SimulationError, match=r"int32.*float64"):
+        Counts(np.full((4, 2), 0.7))(DESIGN, x, key=KEY)
 
 
 def test_a_host_stage_refuses_to_be_compiled():

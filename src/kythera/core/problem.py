@@ -12,7 +12,7 @@ from kythera import errors
 from kythera.core.objective import AbstractObjective, Score, _merge
 from kythera.core.pipeline import Pipeline
 from kythera.core.space import Choice, Integer, Space
-from kythera.core.stage import AbstractPathwiseSimulator
+from kythera.core.stage import AbstractPathwiseSimulator, declared
 from kythera.core.types import Scalar, Vector
 
 D = TypeVar("D")
@@ -86,9 +86,14 @@ class Problem(eqx.Module, Generic[D]):
 
         Raises:
             UnsupportedError: nuisance parameters without derivatives of the simulator.
+            InputError: a weight is given for a term that the objective does not have.
         """
         for problem in (self, self.hard()) if self.softened else (self,):
             problem._check_nuisances()
+            # Elsewhere tracing finds it, which comes before the first event.
+            late = problem.pipeline.is_host or problem.objective is not self.objective
+            if self.weights and late:
+                problem._check_weights()
 
     def _check_nuisances(self) -> None:
         """The tally is differentiated through the simulator at a fixed key."""
@@ -103,6 +108,22 @@ class Problem(eqx.Module, Generic[D]):
                 f"{cause}. Use a simulator that can be differentiated, or an objective "
                 "without nuisance parameters."
             )
+
+    def _check_weights(self) -> None:
+        """Terms have names before they have values: zeros for what runs outside JAX."""
+        pipeline = declared(self.pipeline)
+        design, key = self.design(self.space.start), jax.random.key(0)
+
+        def terms() -> dict[str, Scalar]:
+            rows = self.objective.tally(design, pipeline(design, 2, key=key))
+            mean = jax.tree.map(lambda v: jnp.mean(jnp.asarray(v, float), 0), rows)
+            return self.score(design, mean).loss
+
+        try:
+            names = terms() if self.pipeline.is_host else jax.eval_shape(terms)
+        except Exception:  # a user's code may need more: the first evaluation will tell
+            return
+        self.weight(names)
 
     def design(self, u: Vector) -> D:
         """The design at a point of the cube (hard outside JAX and for reports)."""

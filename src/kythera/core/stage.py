@@ -67,7 +67,8 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
         """Run outside JAX.
 
         Raises:
-            SimulationError: `run` raised, or gave another structure, shape or type.
+            SimulationError: `run` raised, or gave another structure, shape or kind of
+                number (real ones for whole ones; the precision is converted).
         """
         name = type(self).__name__
         arrays = [v for v in jax.tree.leaves((design, x)) if eqx.is_array(v)]
@@ -76,7 +77,6 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
                 f"`{name}` runs outside JAX and can be neither differentiated nor "
                 "compiled. Use `FiniteDifference`, or an optimiser without gradients."
             )
-        events = next(np.shape(v)[0] for v in jax.tree.leaves(x) if eqx.is_array(v))
         seed = int(jax.random.bits(key, dtype=jnp.uint32))
         try:
             out = self.run(_to_numpy(design), _to_numpy(x), seed=seed)
@@ -87,18 +87,14 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
                 f"`{name}` failed with {type(error).__name__}: {error}. The trial is "
                 "marked as failed; mend the simulator or narrow the bounds."
             ) from error
-        declared = self.shapes(events)
-        same_tree = jax.tree.structure(out) == jax.tree.structure(declared)
-        got = [np.shape(v) for v in jax.tree.leaves(out)]
-        want = [v.shape for v in jax.tree.leaves(declared)]
-        if not same_tree or got != want:
+        want = self.shapes(_events(x))
+        same = jax.tree.structure(out) == jax.tree.structure(want)
+        if not (same and jax.tree.all(jax.tree.map(_fits, out, want))):
             raise errors.SimulationError(
-                f"`{name}.run` must return what `shapes` declares, {want}, but gave "
-                f"{got}. Mend one of the two."
+                f"`{name}.run` must return what `shapes` declares, {_written(want)}, but "
+                f"gave {_written(out)}. Mend one of the two."
             )
-        return jax.tree.map(
-            lambda v, s: jnp.asarray(np.asarray(v), s.dtype), out, declared
-        )
+        return jax.tree.map(lambda v, s: jnp.asarray(np.asarray(v), s.dtype), out, want)
 
 
 class AbstractSimulator(AbstractStage[D, In, Out]):
@@ -149,10 +145,50 @@ class Chain(AbstractStage):
         return x
 
 
+class _Declared(AbstractStage):
+    """What a stage outside JAX declares, all zero, without running it."""
+
+    stage: AbstractHostStage
+
+    def __call__(self, design: Any, x: Any, *, key: Key) -> Any:
+        shapes = self.stage.shapes(_events(x))
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def declared(tree: Any) -> Any:
+    """The same tree with zeros, as declared, for what its host stages would give."""
+
+    def is_host(node: Any) -> bool:
+        return isinstance(node, AbstractHostStage)
+
+    return jax.tree.map(
+        lambda v: _Declared(v) if is_host(v) else v, tree, is_leaf=is_host
+    )
+
+
 def has_host_stage(tree: Any) -> bool:
     """Whether a stage that runs outside JAX stands anywhere in `tree`."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda v: isinstance(v, AbstractHostStage))
     return any(isinstance(leaf, AbstractHostStage) for leaf in leaves)
+
+
+def _events(x: Any) -> int:
+    return next(np.shape(v)[0] for v in jax.tree.leaves(x) if eqx.is_array(v))
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    """Whether a value has the declared shape, and its type converts without loss."""
+    array = np.asarray(value)
+    same_kind = np.can_cast(array.dtype, declared.dtype, "same_kind")
+    return array.shape == declared.shape and same_kind
+
+
+def _written(tree: Any) -> list[str]:
+    """Shapes and types, for messages."""
+    leaves = [
+        v if hasattr(v, "dtype") else np.asarray(v) for v in jax.tree.leaves(tree)
+    ]
+    return [f"{v.dtype.name}{list(v.shape)}" for v in leaves]
 
 
 def _to_numpy(tree: Any) -> Any:

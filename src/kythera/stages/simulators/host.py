@@ -43,7 +43,7 @@ class HostSimulator(AbstractHostSimulator):
         function: (design, x, seed) -> output; the design is hard, x is what the source
             drew, the seed one integer; equal seeds must give equal outputs.
         row: the output of one event, as a tree of `jax.ShapeDtypeStruct` or arrays
-            without the leading axis `event`.
+            without the leading axis `event`; types count, of plain numbers not.
     """
 
     function: Callable[..., Any] = eqx.field(static=True)
@@ -57,7 +57,7 @@ class HostSimulator(AbstractHostSimulator):
         """The declared row, `events` times."""
         return jax.tree.map(
             lambda v: jax.ShapeDtypeStruct(
-                (events, *np.shape(v)), jnp.result_type(float)
+                (events, *np.shape(v)), jnp.result_type(getattr(v, "dtype", float))
             ),
             self.row,
         )
@@ -179,14 +179,8 @@ def from_function(
             raise errors.SpaceError(
                 f"There is no parameter {name!r}. {errors.nearest(name, parameters)}"
             )
+    _check_arguments(function, parameters, "key" if differentiable else "seed")
     accepted = inspect.signature(function).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-    for name in parameters:
-        if name not in accepted and not anything:
-            raise errors.InputError(
-                f"The function takes no argument {name!r}. "
-                f"{errors.nearest(name, accepted)}"
-            )
     template = {}
     for name, domain in parameters.items():
         value = given.get(name, _middle(domain))
@@ -198,6 +192,13 @@ def from_function(
                 )
             value = np.eye(len(domain.options))[domain.options.index(value)]
         template[name] = jnp.asarray(value, float)
+        shape = (len(domain.options),) if isinstance(domain, Choice) else ()
+        if template[name].shape != shape:
+            raise errors.SpaceError(
+                f"A parameter of a function must be a single number, but {name!r} has "
+                f"the shape {template[name].shape}. Give its bounds and start as numbers, "
+                "and each entry a name of its own."
+            )
     if differentiable:
         simulator: Any = _TracedCalls(function, tuple(terms), "key" in accepted)
     else:
@@ -214,3 +215,31 @@ def from_function(
         events=events,
         name=getattr(function, "__name__", "function"),
     )
+
+
+def _check_arguments(
+    function: Callable[..., Any], parameters: Mapping[str, Any], random: str
+) -> None:
+    """Refuse parameters that a function does not take, and arguments nobody gives."""
+    known = inspect.signature(function).parameters.values()
+    named = {
+        p.name: p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    anything = any(p.kind is p.VAR_KEYWORD for p in known)
+    for name in parameters:
+        if name not in named and not anything:
+            raise errors.InputError(
+                f"The function takes no argument {name!r}. "
+                f"{errors.nearest(name, named)}"
+            )
+    for p in known:
+        needed = p.default is p.empty and p.kind not in (
+            p.VAR_POSITIONAL,
+            p.VAR_KEYWORD,
+        )
+        if needed and (p.name not in {*parameters, random} or p.name not in named):
+            raise errors.InputError(
+                f"Each argument of the function must be a parameter, or `{random}`, or "
+                f"have a default, but {p.name!r} is none of them in "
+                f"{[*parameters]}. Name it in `parameters`, or give it a default."
+            )
