@@ -18,10 +18,12 @@ def test_a_declared_row_keeps_its_types():
         "hits": jax.ShapeDtypeStruct((3,), jnp.int32),
         "fired": np.zeros((), bool),
         "time": 0.0,
+        "charge": np.float64(0),
     }
     shapes = ky.HostSimulator(lambda design, x, seed: None, row).shapes(5)
     assert shapes["hits"] == jax.ShapeDtypeStruct((5, 3), jnp.int32)
     assert shapes["fired"] == jax.ShapeDtypeStruct((5,), bool)
+    assert shapes["time"] == shapes["charge"]
     assert shapes["time"] == jax.ShapeDtypeStruct((5,), jnp.result_type(float))
 
 

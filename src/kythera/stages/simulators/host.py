@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import canonicalize_dtype
 
 from kythera import errors
 from kythera.core.objective import PerEventLoss
@@ -57,7 +58,7 @@ class HostSimulator(AbstractHostSimulator):
         """The declared row, `events` times."""
         return jax.tree.map(
             lambda v: jax.ShapeDtypeStruct(
-                (events, *np.shape(v)), jnp.result_type(getattr(v, "dtype", float))
+                (events, *np.shape(v)), canonicalize_dtype(getattr(v, "dtype", float))
             ),
             self.row,
         )
