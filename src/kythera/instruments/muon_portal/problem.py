@@ -1,5 +1,8 @@
 """Where to put the panels of a portal, and how large to make them, at a given cost."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax.numpy as jnp
 
 from kythera import errors
@@ -25,8 +28,20 @@ from kythera.instruments.muon_portal.objectives import (
 )
 from kythera.instruments.muon_portal.reconstruction import TrackFits
 from kythera.instruments.muon_portal.simulator import HardPortal, SoftPortal
-from kythera.stages.sources.muons import BoxMuons
-from kythera.units import GeV, cm, m, mm
+from kythera.instruments.muon_portal.x0_map import VoxelX0Error, X0Map
+from kythera.physics.muon_flux import guan, shukla
+from kythera.stages.sources.muons import BoxMuons, FileMuons
+from kythera.units import GeV, cm, deg, m, mm
+
+SCENES: dict[str, Callable[[], scenes.AbstractScene]] = {
+    "lorry": lambda: scenes.Lorry(scenes.default_grid()),
+    "soil": lambda: scenes.SoilWalls(scenes.default_grid()),
+    "ladle": lambda: scenes.LadleFurnace(scenes.Grid((10, 10, 10), (1.0, 1.0, 1.0))),
+    "block": lambda: scenes.BlockInBox(scenes.Grid((10, 10, 10), (1.0, 1.0, 1.0))),
+}
+IMAGES = {"likelihood": LikelihoodImage, "poca": PocaImage}
+# the models, and the zenith angles up to which they hold
+FLUXES = {"guan": (guan, 70 * deg), "shukla": (shukla, 65 * deg)}
 
 
 def start(grid: scenes.Grid) -> Portal:
@@ -76,39 +91,38 @@ def problem(
     events: int = 32,
     image: str = "likelihood",
     rate: float = 0.01,
+    flux: str = "guan",
+    muon_file: str | None = None,
 ) -> Problem[Portal]:
-    """The muon portal on one of its scenes.
+    """The muon portal on one of its scenes, or on a scene and muons of your own.
 
     Args:
         budget: what the portal may cost, in the currency of `Prices` (one unit for a square
             metre of panel); by default what the start costs.
         scene: "lorry" (a dense block hides in mixed cargo; the loss is the false-negative
-            rate), "soil" (a wall in soil), "ladle" (fill level of molten steel).
+            rate), "soil" (a wall in soil), "ladle" (fill level of molten steel), "block"
+            (lead in beryllium; the loss is the mean squared error of a map of radiation
+            lengths), or the path of an npz file (`FileScene`): with two scans the loss is
+            the false-negative rate, with one the error of the map (in which light
+            materials, of long radiation lengths, count most).
         muons: in one scan.
         events: cargoes in one evaluation.
-        image: "likelihood", or the simpler and biased "poca".
-        rate: false-positive rate at which false negatives count.
+        image: "likelihood", or the simpler and biased "poca"; a map of radiation lengths
+            needs none.
+        rate: false-positive rate at which false negatives count, in (0, 1).
+        flux: "guan", or "shukla" (to 65 degrees): cosmic muons.
+        muon_file: muons of your own instead, the path of a file (`FileMuons`).
 
     Returns:
         40 parameters; search with soft panels, report with hard ones.
 
     Raises:
-        InputError: unknown scene or image, or a budget <= 0.
+        InputError: unknown scene, image or flux, a file that does not fit, a rate outside
+            (0, 1), or a budget <= 0.
     """
-    known = {
-        "lorry": lambda: scenes.Lorry(scenes.default_grid()),
-        "soil": lambda: scenes.SoilWalls(scenes.default_grid()),
-        "ladle": lambda: scenes.LadleFurnace(
-            scenes.Grid((10, 10, 10), (1.0, 1.0, 1.0))
-        ),
-    }
-    images = {"likelihood": LikelihoodImage, "poca": PocaImage}
-    for word, table in ((scene, known), (image, images)):
-        if word not in table:
-            raise errors.InputError(
-                f"{word!r} is not known. {errors.nearest(word, table)}"
-            )
-    cargo = known[scene]()
+    cargo = _cargo(str(scene))
+    _one_of(image, IMAGES)
+    _one_of(flux, FLUXES)
     grid = cargo.grid
     portal = start(grid)
     prices = Prices()
@@ -118,16 +132,24 @@ def problem(
             f"`budget` must be > 0, but is {budget}. The start costs "
             f"{float(prices(portal)):.3g}."
         )
-    inference: AbstractStage = DenseStatistic()
     soft: AbstractObjective = BinormalFalseNegatives(rate)
     hard: AbstractObjective | None = FalseNegatives(rate)
+    reconstruction: AbstractStage = Chain(TrackFits(grid), IMAGES[image](grid))
+    inference: AbstractStage = DenseStatistic()
     if scene == "ladle":
         inference, soft, hard = FillLevel(grid), CalibratedError("level"), None
-    source = scenes.Scanned(cargo, BoxMuons(grid.size), muons)
+    elif cargo.scans == 1:  # nothing is compared: the map itself counts
+        reconstruction, inference = TrackFits(grid), X0Map(grid)
+        soft, hard = VoxelX0Error(), None
+    if muon_file is None:
+        model, widest = FLUXES[flux]
+        drawn = BoxMuons(grid.size, model, theta_max=widest)
+    else:
+        drawn = FileMuons(muon_file, grid.size)
+    source = scenes.Scanned(cargo, drawn, muons)
     measured = {"momentum_resolution": 0.3, "momentum": 3 * GeV}
 
     def pipeline(simulator: SoftPortal | HardPortal) -> Pipeline:
-        reconstruction = Chain(TrackFits(grid), images[image](grid))
         return Pipeline(source, simulator, reconstruction, inference)
 
     return Problem(
@@ -140,3 +162,27 @@ def problem(
         draw=draw,
         name="muon_portal",
     )
+
+
+def _one_of(word: str, known: Mapping[str, Any]) -> None:
+    """Refuse words that are not known."""
+    if word not in known:
+        raise errors.InputError(f"{word!r} is not known. {errors.nearest(word, known)}")
+
+
+def _cargo(word: str) -> scenes.AbstractScene:
+    """A scene by its name, or from a file."""
+    if word.endswith(".npz") or "/" in word:
+        cargo = scenes.FileScene(word)
+        if cargo.scans > 2:
+            raise errors.InputError(
+                "A scene has one scan, or two (without and with what is hidden), but "
+                f"'{word}' holds {cargo.scans}. Keep one or two."
+            )
+        return cargo
+    if word not in SCENES:
+        raise errors.InputError(
+            f"The scene {word!r} is not known. {errors.nearest(word, SCENES)} A scene of "
+            "your own is the path of an npz file."
+        )
+    return SCENES[word]()
