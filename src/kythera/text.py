@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kythera import units
+from kythera import errors, units
 
 MANY = 8  # entries of an array that a crowded table shows one by one
 
@@ -18,6 +18,21 @@ def in_unit(value: Any, unit: str) -> np.ndarray:
         unit: name in `kythera.units`; "" or an unknown name leaves them as they are.
     """
     return np.asarray(value, float) / native_per(unit)
+
+
+def known_unit(unit: str) -> str:
+    """The unit as it is, if it is a name in `kythera.units` or no name at all.
+
+    Raises:
+        SpaceError: a name that is unknown: native values would be shown as if in it.
+    """
+    names = [k for k, v in vars(units).items() if isinstance(v, float)]
+    if unit.isidentifier() and unit not in names:
+        raise errors.SpaceError(
+            "The unit of a parameter must be a name in `kythera.units`, but is "
+            f"{unit!r}. {errors.nearest(unit, names)}"
+        )
+    return unit
 
 
 def native_per(unit: str) -> float:

@@ -257,6 +257,15 @@ def test_faulty_spaces():
     design = {"x": jnp.array(0.5), "frozen": jnp.array(1.0)}
     with pytest.raises(AssertionError, match="Frozen leaves"):
         testing.check_space(Leaky(design, {"x": ky.Real(0, 1)}), key=KEY)
+    with pytest.raises(AssertionError, match="Frozen leaves"):
+        testing.check_space(
+            ky.Space(
+                design,
+                {"x": ky.Real(0, 1)},
+                lambda d: {**d, "frozen": d["frozen"] + d["x"]},
+            ),
+            key=KEY,
+        )
     with pytest.raises(AssertionError, match="must stay in its domain"):
         testing.check_space(ky.Space(design, {"x": Loose(0, 1)}), key=KEY)
 
@@ -266,6 +275,15 @@ def test_instruments_that_gain_nothing():
     with pytest.raises(AssertionError, match="must be improved by a factor of 1e\\+06"):
         testing.check_instrument(
             problem, key=KEY, optimiser=ky.RandomSearch(16), factor=1e6, max_trials=16
+        )
+    with pytest.raises(AssertionError, match=r"must end in 1e-06 s.*trials took"):
+        testing.check_instrument(
+            problem,
+            key=KEY,
+            optimiser=ky.RandomSearch(16),
+            factor=1.0,
+            max_trials=16,
+            max_seconds=1e-6,
         )
     with pytest.raises(AssertionError, match="must have a name"):
         testing.check_instrument(

@@ -17,7 +17,7 @@ import numpy as np
 from kythera import errors
 from kythera.core.compilation import jit
 from kythera.core.types import Array, Float, Vector
-from kythera.text import in_unit
+from kythera.text import in_unit, known_unit
 
 D = TypeVar("D")
 
@@ -66,7 +66,8 @@ class Real(AbstractDomain):
     Args:
         lower: lower bound, native units; a number or an array that broadcasts to the leaf.
         upper: upper bound, likewise.
-        unit: the unit that tables show, a name of `kythera.units` such as "cm".
+        unit: the unit that tables show, a name of `kythera.units` such as "cm";
+            what is no name ("", "1/m") is shown as it is, beside native values.
         log: map the cube to the logarithm (both bounds must be positive).
     """
 
@@ -90,7 +91,7 @@ class Real(AbstractDomain):
                 f"lower={lower}. Raise the lower bound or set log=False."
             )
         self.lower, self.upper = jnp.asarray(low, float), jnp.asarray(up, float)
-        self.unit, self.log = unit, log
+        self.unit, self.log = known_unit(unit), log
 
     def check(self, path: str, leaf: np.ndarray) -> None:
         """See the base class."""
@@ -147,7 +148,8 @@ class Integer(AbstractDomain):
     unit: str = eqx.field(static=True, default="")
 
     def __check_init__(self):
-        """Refuse an empty range."""
+        """Refuse an empty range, and unknown units."""
+        known_unit(self.unit)
         if int(self.lower) != self.lower or int(self.upper) != self.upper:
             raise errors.SpaceError(
                 "Bounds of an Integer must be whole numbers, but got "
@@ -313,7 +315,7 @@ class Space(eqx.Module, Generic[D]):
             maps a decoded design to the nearest allowed one.
 
     Raises:
-        SpaceError: unknown path, start outside its bounds, not finite, nothing free.
+        SpaceError: unknown path, start outside its bounds, not finite, empty, nothing free.
     """
 
     template: D
@@ -337,9 +339,9 @@ class Space(eqx.Module, Generic[D]):
         for path, domain in free.items():
             leaf = _array(path, _leaf(template, path))
             values = np.asarray(leaf, float)
-            if not np.all(np.isfinite(values)):
+            if not (values.size and np.all(np.isfinite(values))):
                 raise errors.SpaceError(
-                    f"'{path}' must start at finite numbers, but holds "
+                    f"'{path}' must start at finite numbers, one or more, but holds "
                     f"{values.tolist()}. Give it a start value."
                 )
             domain.check(path, values)

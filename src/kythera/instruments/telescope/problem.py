@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kythera import drawing
+from kythera import drawing, errors
 from kythera.core.objective import PerEventLoss
 from kythera.core.pipeline import Pipeline, Trace
 from kythera.core.problem import Problem
@@ -40,7 +40,14 @@ def problem(planes: int = 4, events: int = 1000) -> Problem[Telescope]:
     Returns:
         the problem; the loss is 10 at its start of four planes, and 1 at the best layout,
         half of the planes at each end.
+
+    Raises:
+        InputError: fewer than two planes.
     """
+    if planes < 2:
+        raise errors.InputError(
+            f"A slope needs at least two planes, but `planes` is {planes}. Try 4."
+        )
     start = Telescope(
         z=jnp.linspace(0.3, 0.7, planes)
         if planes != 4
