@@ -117,7 +117,7 @@ class _Distribution(eqx.Module):
         """`found` below the (1 - rate) quantile of `background`.
 
         Derivatives, of which the standard error is made, need the slope of the ROC curve,
-        which few rows tell nothing of at one point. It is taken over a factor of 3 in the
+        of which few rows tell nothing at one point. It is taken over a factor of 3 in the
         odds of a false positive to both sides, along which FN is nearly linear in ln odds:
 
             d FN = d F1(t) - dFN/dlogit * d F0(t) / (rate (1 - rate)).
@@ -142,9 +142,9 @@ class FalseNegatives(AbstractObjective):
     """Missed sources at a fixed false-positive rate: the portal's own figure of merit.
 
     The threshold t is the (1 - rate) quantile of the statistic without a source, FN the
-    share of sources below it. Its error includes that of the threshold; it is right within
-    15% or so from about 2.5 / rate rows, whatever the shape of the tail (0 rows missed, or
-    none found, tell no error).
+    share of sources below it. Its error includes that of the threshold; from about
+    2.5 / rate rows it is right within 15%, for normal statistics and for the lorry's skewed
+    ones (where no row is missed, or none is found, it is zero).
 
     Args:
         rate: false-positive rate, in (0, 1); the sample needs more than 2.5 / rate rows.
@@ -176,9 +176,9 @@ class HalfPowerMass(AbstractObjective):
     the test is 0.5 at the given false-positive rate (5%). The power is known at some nodes
     of mass (linear weights in ln mass, and the mean ln mass of each). w50 is where the
     least-squares line of power over ln mass through all nodes, weighted with their rows,
-    reaches 0.5, so that it is quiet and differentiable also where
-    the power crosses 0.5 nowhere. The line rises by at least 0.05 for each unit of ln mass,
-    and ln w50 stays within two ranges of the mean.
+    reaches 0.5, so that it is quiet and differentiable also where the power crosses 0.5
+    nowhere. The line rises by at least 0.05 for each unit of ln mass, and ln w50 stays
+    within two ranges of the mean.
 
     Args:
         utilities: u of each material, in the order of the scene's `hidden`, shape (z,). A
