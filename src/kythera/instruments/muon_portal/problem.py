@@ -87,8 +87,8 @@ def space(portal: Portal, grid: scenes.Grid, project: WithinBudget | None) -> Sp
 def problem(
     budget: float | None = None,
     scene: str = "lorry",
-    muons: int = 2000,
-    events: int = 32,
+    muons: int = 5000,
+    events: int = 16,
     image: str = "likelihood",
     rate: float = 0.01,
     flux: str = "guan",
