@@ -17,11 +17,13 @@ def modules(package: ModuleType = kythera) -> Iterator[ModuleType]:
 
 
 def concrete(kind: type) -> list[type]:
-    """Every class of the package below `kind` of which objects can be made."""
+    """Every public class of the package below `kind` of which objects can be made."""
     found = {}
     for module in modules():
         for value in vars(module).values():
             if inspect.isclass(value) and issubclass(value, kind):
+                if value.__name__.startswith("_"):  # a part of something public
+                    continue
                 if value.__module__ == module.__name__ and not _is_abstract(value):
                     found[f"{value.__module__}.{value.__qualname__}"] = value
     return [found[name] for name in sorted(found)]
