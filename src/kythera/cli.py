@@ -346,11 +346,11 @@ def _references(what: str) -> list[str]:
 
 def _default_optimiser(problem: "Problem") -> str:
     """Adam where a gradient is cheap, evolution elsewhere."""
-    from kythera.core.stage import AbstractPathwiseSimulator, AbstractTractableSimulator
+    from kythera.estimators.finite_difference import FiniteDifference
+    from kythera.optimise import gradient_estimator
 
-    kinds = (AbstractPathwiseSimulator, AbstractTractableSimulator)
-    smooth = isinstance(problem.pipeline.simulator, kinds)
-    return "adam" if smooth and not problem.pipeline.is_host else "evolution"
+    dear = isinstance(gradient_estimator(problem), FiniteDifference)
+    return "evolution" if dear else "adam"
 
 
 def _checked_seed(seed: int | None) -> int:

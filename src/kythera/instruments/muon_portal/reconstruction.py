@@ -186,8 +186,9 @@ def scatters(grid: Grid, tracks: Track, weight: Array, momentum: Array) -> Scatt
     with z_b the lower face: d the displacement and e the deflection over the height. Its
     square is least at z = z_b - d.e / e^2. With D the difference there, errors move that by
     dz = -(e.dD + D.de) / e^2, and the middle between the lines by half of the sum of their
-    errors at z, and by dz along their mean slope. (Of second order is a bias: it is the
-    error over the deflection, times the error.)
+    errors at z, and by dz along their mean slope. (The height of vertical tracks is
+    unbiased to second order. Its quoted error falls with the measured deflection, so that
+    the mean pull is above zero by about the error of the deflection over the deflection.)
 
     Args:
         grid: the volume.
