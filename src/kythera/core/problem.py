@@ -17,7 +17,7 @@ from kythera.core.types import Scalar, Vector
 
 D = TypeVar("D")
 
-CHUNK_PRIMARIES = 1 << 17  # what one chunk simulates at most, unless the problem says
+CHUNK_PRIMARIES = 1 << 18  # what one chunk simulates at most, unless the problem says
 
 
 class Problem(eqx.Module, Generic[D]):
@@ -31,7 +31,7 @@ class Problem(eqx.Module, Generic[D]):
         events: rows of one evaluation.
         weights: of the named terms of the loss, 1 where not named.
         chunk: rows that are simulated at a time inside `jit`; by default as many as make
-            about 130,000 primaries. Memory grows with the chunk, not with the events.
+            about 260,000 primaries. Memory grows with the chunk, not with the events.
         hard_pipeline: the detector as built, for reports; by default the pipeline.
         hard_objective: what is reported of it; by default the objective.
         draw: (problem, designs by name, key) -> figures by name, for reports; a figure

@@ -11,6 +11,7 @@ variance it scales is additive.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kythera.core.safe import safe_sqrt
 from kythera.physics.kinematics import Real, velocity
 from kythera.units import MeV, muon_mass
 
@@ -60,7 +61,7 @@ def highland(
     Returns:
         theta0 [rad]; the derivative at zero thickness, infinite, is given as zero.
     """
-    return _safe_sqrt(
+    return safe_sqrt(
         layer_variances(
             thickness, momentum, total=thickness, beta=beta, mass=mass, charge=charge
         )
@@ -98,9 +99,50 @@ def layer_variances(
         total = jnp.sum(thickness, axis=-1, keepdims=True)
     if beta is None:
         beta = velocity(momentum, mass)
-    angle = 13.6 * MeV * charge / (beta * momentum)
     factor = log_correction(total, beta=beta, charge=charge)
-    return (angle * factor) ** 2 * thickness
+    strength = scattering_strength(momentum, beta=beta, mass=mass, charge=charge)
+    return strength * factor**2 * thickness
+
+
+def scattering_strength(
+    momentum: Real,
+    *,
+    beta: Real | None = None,
+    mass: Real = muon_mass,
+    charge: Real = 1.0,
+) -> Array:
+    """Variance of the projected angle for each radiation length, without the logarithm.
+
+    (13.6 MeV z / (beta p))^2, from PDG Eq. 34.16.
+
+    Args:
+        momentum: momentum [GeV], > 0.
+        beta: speed over that of light; from momentum and mass unless given.
+        mass: mass [GeV].
+        charge: charge in units of e.
+
+    Returns:
+        rad^2 for each radiation length.
+    """
+    if beta is None:
+        beta = velocity(momentum, mass)
+    return (13.6 * MeV * charge / (beta * momentum)) ** 2
+
+
+def exit_levers(to_exit: Real, length: Real) -> tuple[Array | Real, Array | Real]:
+    """What a layer's angular variance counts for at the exit of the path.
+
+    Scattering spread evenly in a layer of length l that ends d before the exit, small
+    angles: <y theta> = v (d + l/2), <y^2> = v (d^2 + d l + l^2/3).
+
+    Args:
+        to_exit: d [m].
+        length: l [m].
+
+    Returns:
+        The factors on v: d + l/2 [m] and d (d + l) + l^2/3 [m^2].
+    """
+    return to_exit + length / 2, to_exit * (to_exit + length) + length**2 / 3
 
 
 def moments_from_variances(
@@ -108,11 +150,9 @@ def moments_from_variances(
 ) -> Float[Array, "*batch 2 2"]:
     """Covariance of (displacement, angle) at the exit of a path of scattering layers.
 
-    Small angles, scattering spread evenly in each layer of length l_i that ends d_i
-    before the exit: <theta^2> = sum v_i; <y theta> = sum v_i (d_i + l_i/2);
-    <y^2> = sum v_i (d_i^2 + d_i l_i + l_i^2/3). One slab: y_rms = l theta0/sqrt 3, and
-    the correlation is +sqrt(3)/2 (PDG Eq. 34.18-34.21): a particle is displaced to the
-    side to which it is deflected.
+    <theta^2> = sum v_i, <y theta> and <y^2> with the factors of `exit_levers`. One slab:
+    y_rms = l theta0/sqrt 3, and the correlation is +sqrt(3)/2 (PDG Eq. 34.18-34.21): a
+    particle is displaced to the side to which it is deflected.
 
     Args:
         lengths: l_i [m], in the order of passage (gaps: layers of variance zero).
@@ -122,9 +162,9 @@ def moments_from_variances(
         [[<y^2>, <y theta>], [<y theta>, <theta^2>]], in m and rad.
     """
     to_exit = jnp.flip(jnp.cumsum(jnp.flip(lengths, -1), -1), -1) - lengths
+    levers = exit_levers(to_exit, lengths)
     angle = jnp.sum(variances, -1)
-    cross = jnp.sum(variances * (to_exit + lengths / 2), -1)
-    place = jnp.sum(variances * (to_exit * (to_exit + lengths) + lengths**2 / 3), -1)
+    cross, place = (jnp.sum(variances * lever, -1) for lever in levers)
     rows = [jnp.stack([place, cross], -1), jnp.stack([cross, angle], -1)]
     return jnp.stack(rows, -2)
 
@@ -201,11 +241,5 @@ def sample_moments(
     # a rest below rounding is noise of the subtraction: its root would amplify it
     rest = place - lever * cross
     rest = jnp.where(rest > 4 * jnp.finfo(rest.dtype).eps * place, rest, 0.0)
-    theta = _safe_sqrt(angle) * z2
-    return lever * theta + _safe_sqrt(rest) * z1, theta
-
-
-def _safe_sqrt(x: Real) -> Array:
-    """Square root with value and derivative zero where x <= 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    theta = safe_sqrt(angle) * z2
+    return lever * theta + safe_sqrt(rest) * z1, theta

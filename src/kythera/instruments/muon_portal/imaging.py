@@ -1,5 +1,6 @@
 """From scatters to a map of scattering density (1 / radiation length) in voxels."""
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -13,9 +14,12 @@ from kythera.instruments.muon_portal.design import Portal
 from kythera.instruments.muon_portal.reconstruction import Scatters
 from kythera.instruments.muon_portal.scan import Grid
 from kythera.instruments.muon_portal.simulator import Line, voxel_index
-from kythera.physics.kinematics import velocity
-from kythera.physics.scattering import log_correction
-from kythera.units import GeV, MeV
+from kythera.physics.scattering import (
+    exit_levers,
+    log_correction,
+    scattering_strength,
+)
+from kythera.units import GeV
 
 
 class Image(eqx.Module):
@@ -30,32 +34,51 @@ class Image(eqx.Module):
     exposure: Float[Array, "event scan z y x"]
 
 
-def _add_up(grid: Grid, index: Array, *values: Array) -> list[Array]:
-    """Sums over muons and layers into voxels, shape (event, scan, voxel) each."""
-    lead = index.shape[:-2]
-    flat = index.reshape(*lead, -1)
+class _Voxels(eqx.Module):
+    """The voxels on each muon's straight line from where it came in to where it left.
 
-    def one(i: Array, v: Array) -> Array:
-        return (
-            jnp.zeros((grid.voxels, v.shape[-1]), v.dtype)
-            .at[i]
-            .add(v, mode="promise_in_bounds")
-        )
+    Axes are (layer, track), tracks those of all scans: look-ups in one flat table of (event,
+    scan, voxel and what lies beside the volume), and products over layers that are plain
+    products of matrices. (A table that is reshaped where it is read costs ten times as much.)
 
-    stacked = jnp.stack([jnp.broadcast_to(v, index.shape) for v in values], -1)
-    stacked = stacked.reshape(*lead, -1, len(values))
-    sums = jax.vmap(jax.vmap(one))(flat, stacked)
-    return [sums[..., k] for k in range(len(values))]
+    Args:
+        index: in the table.
+        shape: of the image, (event, scan, z, y, x).
+    """
+
+    index: Array
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def entries(self) -> int:
+        """Of one scan in the table; the last one is what lies beside the volume."""
+        return math.prod(self.shape[2:]) + 1
+
+    def inside(self) -> Float[Array, " table"]:
+        """Whether an entry is a voxel."""
+        here = jnp.arange(self.entries) < self.entries - 1
+        return jnp.tile(here, math.prod(self.shape[:2]))
+
+    def total(self, values: Array) -> Float[Array, " table"]:
+        """Sums over muons and layers; values broadcast to (layer, track)."""
+        table = jnp.zeros(math.prod(self.shape[:2]) * self.entries, values.dtype)
+        values = jnp.broadcast_to(values, self.index.shape)
+        return table.at[self.index].add(values, mode="promise_in_bounds")
+
+    def image(self, table: Float[Array, " table"]) -> Float[Array, "event scan z y x"]:
+        """The table's voxels."""
+        return table.reshape(*self.shape[:2], -1)[..., :-1].reshape(self.shape)
 
 
-def _chord(grid: Grid, x: Scatters) -> Line:
-    """The straight line from where a muon came in to where it left the volume."""
-    return Line(x.top, (x.top - x.bottom) / grid.size[2])
-
-
-def _scale(x: Scatters) -> Array:
-    """(13.6 MeV / beta p)^2 of each muon: rad^2 for each radiation length."""
-    return (13.6 * MeV / (velocity(x.momentum) * x.momentum)) ** 2
+def _crossed(grid: Grid, x: Scatters) -> _Voxels:
+    """The voxels on the lines of seen and unseen muons."""
+    line = Line(x.top, (x.top - x.bottom) / grid.size[2])
+    index, inside = voxel_index(grid, line)
+    events, scans = x.weight.shape[:2]
+    table = jnp.arange(events * scans, dtype=index.dtype).reshape(events, scans, 1, 1)
+    index = jnp.where(inside, index, grid.voxels) + table * (grid.voxels + 1)
+    index = jnp.moveaxis(index, 2, 0).reshape(grid.shape[0], -1)
+    return _Voxels(index, (events, scans, *grid.shape))
 
 
 def sums_at_points(
@@ -140,26 +163,19 @@ class PocaImage(AbstractStage[Portal, Scatters, Image]):
     def __call__(self, design: Portal, x: Scatters, *, key: Key) -> Image:
         """Image of each scan."""
         noise = total(x.angle_variance, 2)[:, :, 0] / 2
-        amount = x.weight * (x.angle_squared / 2 - noise) / _scale(x)
+        amount = x.weight * (x.angle_squared / 2 - noise)
+        amount = amount / scattering_strength(x.momentum)
         least = self.smallest * jnp.array(self.grid.voxel)[:, None]
         scattered = sums_at_points(
             self.grid, amount[..., None, :], x.point, x.point_variance + least**2
         )
-        path, count = _paths(self.grid, x)
+        voxels = _crossed(self.grid, x)
+        length = x.weight * x.secant * self.grid.voxel[2]
+        path, count = (
+            voxels.image(voxels.total(v.reshape(-1))) for v in (length, x.weight)
+        )
         # an unseen voxel holds nothing: a path of 1 mm keeps the ratio finite
         return Image(jnp.maximum(scattered[..., 0, :, :, :], 0) / (path + 1e-3), count)
-
-
-def _paths(grid: Grid, x: Scatters) -> tuple[Array, Array]:
-    """Path length and number of seen muons in each voxel, (event, scan, z, y, x)."""
-    index, inside = voxel_index(grid, _chord(grid, x))
-    weight, length = (
-        inside * spread(v[..., None, :], -2, grid.shape[0])
-        for v in (x.weight, x.weight * x.secant * grid.voxel[2])
-    )
-    path, count = _add_up(grid, index, length, weight)
-    shape = (*path.shape[:-1], *grid.shape)
-    return path.reshape(shape), count.reshape(shape)
 
 
 class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
@@ -199,56 +215,61 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
 
     def __call__(self, design: Portal, x: Scatters, *, key: Key) -> Image:
         """Image of each scan."""
-        grid = self.grid
-        index, inside = voxel_index(grid, _chord(grid, x))
-        lead = index.shape[:-2]
-        flat = index.reshape(*lead, -1)
+        grid, voxels = self.grid, _crossed(self.grid, x)
         layers = grid.shape[0]
-        length = spread((x.secant * grid.voxel[2])[..., None, :], -2, layers)
-        after = jnp.arange(layers - 1, -1, -1, dtype=length.dtype)[:, None]
-        d = after * length
-        moments = (
-            inside * length,
-            inside * length * (d + length / 2),
-            inside * length * (d * (d + length) + length**2 / 3),
+        after = jnp.arange(layers - 1, -1, -1, dtype=x.secant.dtype)
+        # W_iv: of a voxel of length 1, times powers of the length. Products of matrices
+        # here: XLA would sum over layers once for each use of a sum.
+        levers = jnp.stack([jnp.ones_like(after), *exit_levers(after, 1.0)])
+        # (xy, track) and (track,)
+        angle, shift, angle_variance, covariance, shift_variance = (
+            jnp.moveaxis(v, 2, 0).reshape(2, -1)
+            for v in (
+                x.angle,
+                x.shift,
+                x.angle_variance,
+                x.covariance,
+                x.shift_variance,
+            )
         )
-        errors = (x.angle_variance, x.covariance, x.shift_variance)
-        scale = _scale(x)[..., None, :]
-        weight = (x.weight * (x.momentum > self.slowest))[..., None, :]
+        length = (x.secant * grid.voxel[2]).reshape(-1)
+        powers = jnp.stack([length, length**2, length**3])
+        strength = scattering_strength(x.momentum).reshape(-1)
+        weight = (x.weight * (x.momentum > self.slowest)).reshape(-1)
 
         def step(density: Array, _: None) -> tuple[Array, None]:
-            met = jnp.take_along_axis(
-                density, flat, axis=-1, mode="promise_in_bounds"
-            ).reshape(index.shape)
-            sums = [total(met * w, -2) for w in moments]  # (event, scan, 1, muon)
-            c2 = scale * log_correction(sums[0]) ** 2
-            # (event, scan, xy, muon); both projections see the same voxels
+            met = density.at[voxels.index].get(mode="promise_in_bounds")
+            sums = jnp.tensordot(levers, met, 1) * powers
+            c2 = strength * log_correction(sums[0]) ** 2
+            # both projections see the same voxels
             v_theta, v_cross, v_y = (
-                spread(c2 * moment, -2, 2) + error
-                for moment, error in zip(sums, errors, strict=True)
+                spread((c2 * moment)[None], 0, 2) + error
+                for moment, error in zip(
+                    sums, (angle_variance, covariance, shift_variance), strict=True
+                )
             )
             det = v_theta * v_y
             det = jnp.maximum(det - v_cross**2, 1e-5 * det)  # rounding, in float32
-            a = (v_y * x.angle - v_cross * x.shift) / det
-            b = (v_theta * x.shift - v_cross * x.angle) / det
-            pull = _quadratic(moments, a**2, a * b, b**2)
-            trace = _quadratic(moments, v_y / det, -v_cross / det, v_theta / det)
-            counts = spread(weight * c2, -2, layers)
-            up, down = _add_up(grid, index, counts * pull, counts * trace)
-            up = up + self.prior * self.typical / density**2
-            down = down + self.prior / density
-            return density * jnp.sqrt(up / down), None
+            a = (v_y * angle - v_cross * shift) / det
+            b = (v_theta * shift - v_cross * angle) / det
 
-        density = jnp.full((*lead, grid.voxels), self.typical, x.secant.dtype)
+            def summed(*form: Array) -> Array:
+                """f_1 W_11 + f_2 W_12 + f_3 W_22 of all muons, for each voxel."""
+                both = jnp.concatenate([total(f, 0) for f in form])
+                amounts = weight * c2 * both * powers
+                return voxels.total(jnp.tensordot(levers.T, amounts, 1))
+
+            # a value for what lies beside, where the map holds 0
+            safe = jnp.where(inside, density, 1.0)
+            up = summed(a**2, 2 * a * b, b**2) + self.prior * self.typical / safe**2
+            down = summed(v_y / det, -2 * v_cross / det, v_theta / det)
+            down = down + self.prior / safe
+            return jnp.where(inside, safe * jnp.sqrt(up / down), 0.0), None
+
+        inside = voxels.inside()
+        density = jnp.where(inside, jnp.asarray(self.typical, x.secant.dtype), 0.0)
         density, _ = jax.lax.scan(
             jax.checkpoint(step), density, None, length=self.iterations
         )
-        _, count = _paths(grid, x)
-        return Image(density.reshape(*lead, *grid.shape), count)
-
-
-def _quadratic(moments: tuple[Array, Array, Array], aa: Array, ab: Array, bb: Array):
-    """a^2 W_11 + 2 a b W_12 + b^2 W_22 of both projections, (..., layer, muon)."""
-    w11, w12, w22 = moments
-    aa, ab, bb = (spread(total(v, -2), -2, w11.shape[-2]) for v in (aa, ab, bb))
-    return aa * w11 + 2 * ab * w12 + bb * w22
+        count = voxels.total(x.weight.reshape(-1))
+        return Image(voxels.image(density), voxels.image(count))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from kythera.core import random
 from kythera.core.short_axes import spread, total
 from kythera.core.stage import AbstractPathwiseSimulator, AbstractSimulator
-from kythera.core.types import Array, Float, Key
+from kythera.core.types import Array, Bool, Float, Int, Key
 from kythera.instruments.muon_portal.design import Arms, Portal
 from kythera.instruments.muon_portal.scan import Grid, Hits, Scan
 from kythera.physics import energy_loss, materials, scattering
@@ -122,9 +122,10 @@ def _simulate(
     events, scans, muons = x.x.shape[0], x.inverse_x0.shape[1], x.x.shape[1]
     panels = (2, 2, arms.count)  # (xy or side, arm, panel)
     size = 4 * arms.count
-    numbers = random.normal(key, (events, scans, 5 + 2 * size, muons))
+    # the scans of a row share their luck too: what is hidden makes all the difference
+    numbers = random.normal(key, (events, 1, 5 + 2 * size, muons))
     cargo, kicks, noise, measured = jnp.split(numbers, (4, 4 + size, 4 + 2 * size), 2)
-    kicks, noise = (v.reshape(events, scans, *panels, muons) for v in (kicks, noise))
+    kicks, noise = (v.reshape(events, 1, *panels, muons) for v in (kicks, noise))
     out, left, alive = cross_cargo(grid, x, line, momentum, cargo)
     # the straight line that each arm would see, were there no panels: (..., xy, arm, muon)
     both = Line(
@@ -137,7 +138,7 @@ def _simulate(
     offset = _kicked(arms, both, jnp.stack([before, left], 2), kicks)
     luck = None
     if softness is None:
-        shape = (events, scans, 2, arms.count, muons)
+        shape = (events, 1, 2, arms.count, muons)
         luck = random.uniform(jax.random.fold_in(key, 1), shape)
     across, z, weight = _points(grid, arms, both, offset, noise, softness, luck)
     seen = jnp.broadcast_to(x.weight[:, None], left.shape)
@@ -146,6 +147,7 @@ def _simulate(
         known = jnp.full((events, scans, muons), portal.momentum)
     else:
         known = momentum * jnp.exp(portal.momentum_resolution * measured[:, :, 0])
+        known = jnp.broadcast_to(known, left.shape)
     return Hits(across, z, weight, known)
 
 
@@ -180,14 +182,15 @@ def cross_cargo(
     alive = (left > SLOWEST).astype(momentum.dtype)
     thickness = thickness * step
     variances = scattering.layer_variances(thickness, inside, total=total(thickness, 2))
-    # moments at the exit: distances count along the track
+    # moments at the exit, in units of the step along the track
     count = grid.shape[0]
-    d = jnp.arange(count - 1, -1, -1, dtype=momentum.dtype)[:, None] * step
+    to_exit = jnp.arange(count - 1, -1, -1, dtype=momentum.dtype)[:, None]
+    cross, place = scattering.exit_levers(to_exit, 1.0)
     displaced, kick = scattering.sample_moments(
         normal[:, :, :2],
         normal[:, :, 2:],
-        total(variances * (d * (d + step) + step**2 / 3), 2),
-        total(variances * (d + step / 2), 2),
+        total(variances * place, 2) * step**2,
+        total(variances * cross, 2) * step,
         total(variances, 2),
     )
     # a muon travels down: what deflects it along x makes dx/dz smaller
@@ -206,43 +209,57 @@ def path_integrals(
 
     The mean of `LOOKS` points of the muon's straight line in each layer.
     """
-    index, inside = voxel_index(grid, line, LOOKS)
     events, scans = x.inverse_x0.shape[:2]
-    points, muons = index.shape[-2:]
-    flat = jnp.broadcast_to(index, (events, scans, points, muons))
-    tables = jnp.stack([x.inverse_x0, x.stopping]).reshape(2, events, scans, -1)
-    found = jnp.take_along_axis(
-        tables, flat.reshape(1, events, scans, -1), axis=-1, mode="promise_in_bounds"
-    )
-    found = found.reshape(2, events, scans, points, muons) * inside
-    found = found.reshape(2, events, scans, grid.shape[0], LOOKS, muons)
-    thickness, loss = total(found, -2)[..., 0, :] / LOOKS
+    # flat tables of all scans, 0 beside the volume. What enters a loop is written down;
+    # tables and indices that are worked out where they are used cost five times as much
+    beside = jnp.zeros((events, scans, 1), x.inverse_x0.dtype)
+    tables = [
+        jnp.concatenate([v.reshape(events, scans, -1), beside], -1).reshape(-1)
+        for v in (x.inverse_x0, x.stopping)
+    ]
+    offset = jnp.arange(events * scans, dtype=jnp.int32) * (grid.voxels + 1)
+    offset = offset.reshape(events, scans, 1, 1)
+
+    def met(look: Array) -> Array:
+        index, inside = voxel_index(grid, line, look)
+        return jnp.where(inside, index, grid.voxels)
+
+    def add(sums: list[Array], index: Array) -> tuple[list[Array], None]:
+        index = index + offset
+        found = [table.at[index].get(mode="promise_in_bounds") for table in tables]
+        return [s + v / LOOKS for s, v in zip(sums, found, strict=True)], None
+
+    looks = (jnp.arange(LOOKS, dtype=line.place.dtype) + 0.5) / LOOKS
+    shape = (events, scans, grid.shape[0], line.place.shape[-1])
+    nothing = [jnp.zeros(shape, line.place.dtype)] * 2
+    (thickness, loss), _ = jax.lax.scan(add, nothing, jax.vmap(met)(looks))
     return thickness, loss
 
 
-def voxel_index(grid: Grid, line: Line, looks: int = 1) -> tuple[Array, Array]:
-    """Flat index of the voxels at points on lines, top first, and whether inside.
+def voxel_index(
+    grid: Grid, line: Line, look: Array | float = 0.5
+) -> tuple[Int[Array, "*batch layer muon"], Bool[Array, "*batch layer muon"]]:
+    """Flat index of the voxels at points on lines, one in each layer, top first.
 
     Args:
         grid: the voxels; index runs over (z, y, x), z from the bottom.
         line: in coordinates of the top plane, shape (..., xy, muon).
-        looks: points in each layer, equally spaced; a single one is in its middle.
+        look: where in each layer, from 0 at its top to 1.
 
     Returns:
-        two arrays of shape (..., layer * looks, muon).
+        index, and whether the point is inside the volume.
     """
     nz, ny, nx = grid.shape
     dx, dy, dz = grid.voxel
-    depth = (jnp.arange(nz * looks, dtype=line.place.dtype)[:, None] + 0.5) * dz / looks
+    depth = (jnp.arange(nz, dtype=line.place.dtype)[:, None] + look) * dz
     point = line.place[..., None, :] - line.slope[..., None, :] * depth
     size, count = (jnp.array(v)[:, None, None] for v in ((dx, dy), (nx, ny)))
     found = jnp.floor(point / size + count / 2).astype(jnp.int32)
-    kept = jnp.clip(found, 0, count - 1)  # (..., xy, point, muon)
+    kept = jnp.clip(found, 0, count - 1)  # (..., xy, layer, muon)
     hit = found == kept
-    layer = jnp.arange(nz * looks, dtype=jnp.int32)[::-1, None] // looks
+    layer = jnp.arange(nz - 1, -1, -1, dtype=jnp.int32)[:, None]
     index = (layer * ny + kept[..., 1, :, :]) * nx + kept[..., 0, :, :]
-    inside = hit[..., 0, :, :] & hit[..., 1, :, :]
-    return index, inside.astype(line.place.dtype)
+    return index, hit[..., 0, :, :] & hit[..., 1, :, :]
 
 
 def _kicked(

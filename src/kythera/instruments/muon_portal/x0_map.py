@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from kythera.core.objective import PerEventLoss
 from kythera.core.pipeline import Trace
+from kythera.core.safe import safe_sqrt
 from kythera.core.short_axes import total
 from kythera.core.stage import AbstractStage
 from kythera.core.types import Array, Float, Key
@@ -15,9 +16,8 @@ from kythera.instruments.muon_portal.design import Portal
 from kythera.instruments.muon_portal.imaging import sums_at_points
 from kythera.instruments.muon_portal.reconstruction import Scatters
 from kythera.instruments.muon_portal.scan import Grid
-from kythera.physics.kinematics import velocity
-from kythera.physics.scattering import log_correction
-from kythera.units import MeV, m
+from kythera.physics.scattering import log_correction, scattering_strength
+from kythera.units import m
 
 ITERATIONS = (
     6  # of t <- s / F(t)^2, which gains a digit in each: |dt/t| shrinks by 0.08
@@ -33,7 +33,7 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
         W_iv = w_i K_iv / (4 theta_i^2 sigma_i^2),
 
     the inverse variance of theta_i^2 (theta the deflection in space, and likewise the
-    zenith angle). With s_v = <theta^2>_v / 2 / <(13.6 MeV / beta p)^2>_v the voxel holds t
+    zenith angle). With s_v = <theta^2>_v / 2 <(beta p / 13.6 MeV)^2>_v the voxel holds t
     radiation lengths, t (1 + 0.038 ln t)^2 = s, on a path of its height over the cosine of
     the mean zenith angle.
 
@@ -62,11 +62,11 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
     ) -> Float[Array, "event scan z y x"]:
         """X0 of each voxel, m."""
         noise = total(x.angle_variance, 2)[:, :, 0] / 2
-        zenith2 = jnp.arctan(_safe_sqrt(x.secant**2 - 1)) ** 2
+        zenith2 = jnp.arctan(safe_sqrt(x.secant**2 - 1)) ** 2
         along = total(x.angle**2 * x.angle_variance, 2)[:, :, 0]
         by_angle = x.weight / (4 * (along + noise * self.floor**2))
         by_zenith = x.weight / (4 * noise * (zenith2 + self.floor**2))
-        momentum2 = (velocity(x.momentum) * x.momentum) ** 2
+        per_x0 = 1 / scattering_strength(x.momentum)
         amounts = jnp.stack(
             [
                 by_angle,
@@ -74,7 +74,7 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
                 by_zenith,
                 by_zenith * zenith2,
                 x.weight,
-                x.weight * momentum2,
+                x.weight * per_x0,
             ],
             -2,
         )
@@ -84,20 +84,15 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
         sums = sums_at_points(self.grid, amounts, x.point, x.point_variance)
         # a voxel without muons shows the mean of all
         sums = sums + 1e-15 * jnp.sum(amounts, -1)[..., None, None, None]
-        angle2, zenith2, momentum2 = (
+        angle2, zenith2, per_x0 = (
             sums[..., 2 * i + 1, :, :, :] / sums[..., 2 * i, :, :, :] for i in range(3)
         )
-        path = self.grid.voxel[2] / jnp.cos(_safe_sqrt(zenith2))
-        thickness = seen = angle2 / 2 * momentum2 / (13.6 * MeV) ** 2
+        path = self.grid.voxel[2] / jnp.cos(safe_sqrt(zenith2))
+        thickness = seen = angle2 / 2 * per_x0
         if self.log:
             for _ in range(ITERATIONS):
                 thickness = seen / log_correction(thickness) ** 2
         return path / thickness
-
-
-def _safe_sqrt(x: Array) -> Array:
-    """Square root with value and derivative zero where x <= 0."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
 class VoxelX0Error(PerEventLoss):
