@@ -57,9 +57,6 @@ class Bench:
         record: (rows, key) -> a record that it takes.
         rows: for the law of gradients.
         many: for the law of densities.
-        double: whether the law of stages needs float64. The closest approach of two nearly
-            parallel tracks is ill conditioned: in single precision compiled and eager
-            numbers agree to three digits.
     """
 
     stage: AbstractStage
@@ -67,7 +64,6 @@ class Bench:
     record: Callable[[int, Key], Any]
     rows: int = 200
     many: int = 4000
-    double: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,18 +177,14 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
         simulator.SoftPortal(portal.GRID, momentum_resolution=0.3), rows=1
     ),
     simulator.HardPortal: lambda: _portal_bench(simulator.HardPortal(portal.GRID)),
-    TrackFits: lambda: Bench(
-        TrackFits(portal.GRID), portal.portals()[:1], portal.hits, double=True
-    ),
+    TrackFits: lambda: Bench(TrackFits(portal.GRID), portal.portals()[:1], portal.hits),
     imaging.PocaImage: lambda: Bench(
         imaging.PocaImage(portal.GRID), (None,), portal.scatters
     ),
     imaging.LikelihoodImage: lambda: Bench(
         imaging.LikelihoodImage(portal.GRID, 3), (None,), portal.scatters
     ),
-    x0_map.X0Map: lambda: Bench(
-        x0_map.X0Map(portal.GRID), (None,), portal.scatters, double=True
-    ),
+    x0_map.X0Map: lambda: Bench(x0_map.X0Map(portal.GRID), (None,), portal.scatters),
     inference.DenseStatistic: lambda: Bench(
         inference.DenseStatistic(), (None,), portal.image
     ),

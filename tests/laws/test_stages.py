@@ -24,11 +24,8 @@ def test_source(source, getkey):
 
 
 @pytest.mark.parametrize("name", STAGE_NAMES)
-def test_stage(name, getkey, request):
+def test_stage(name, getkey):
     bench = STAGES[STAGE_NAMES[name]]()
-    if bench.double:
-        request.getfixturevalue("x64")
-        bench = STAGES[STAGE_NAMES[name]]()
     for design in bench.designs:
         record = bench.record(5, getkey())
         testing.check_stage(bench.stage, design, record, key=getkey())

@@ -126,7 +126,7 @@ def scattering_strength(
     """
     if beta is None:
         beta = velocity(momentum, mass)
-    return (13.6 * MeV * charge / (beta * momentum)) ** 2
+    return jnp.asarray((13.6 * MeV * charge / (beta * momentum)) ** 2)
 
 
 def exit_levers(to_exit: Real, length: Real) -> tuple[Array | Real, Array | Real]:

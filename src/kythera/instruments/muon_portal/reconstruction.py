@@ -162,21 +162,29 @@ def _fit(across: Array, z: Array, weight: Array) -> Track:
 
 
 def at_least_two(chance: Float[Array, "... panel muon"]) -> Float[Array, "... muon"]:
-    """Probability of two or more hits, from independent probabilities of each."""
-    # of no hit and of one hit in groups of panels, at first of one panel each
-    none, one = 1 - chance, chance
-    while (count := none.shape[-2]) > 1:
+    """Probability of two or more hits, from independent probabilities of each.
+
+    Sums of positive terms: also small probabilities keep all their digits.
+    """
+    # of no hit, of one, of two or more in groups of panels, at first of one panel each
+    groups = 1 - chance, chance, jnp.zeros_like(chance)
+    while (count := chance.shape[-2]) > 1:
         sizes = (count // 2, count // 2, count % 2)
-        none_1, none_2, none = jax.lax.split(none, sizes, none.ndim - 2)
-        one_1, one_2, one = jax.lax.split(one, sizes, one.ndim - 2)
-        none, one = (
-            jnp.concatenate([pair, rest], -2)
-            for pair, rest in (
-                (none_1 * none_2, none),
-                (none_1 * one_2 + one_1 * none_2, one),
-            )
+        first, second, rest = zip(
+            *(jax.lax.split(v, sizes, v.ndim - 2) for v in groups), strict=True
         )
-    return jnp.maximum(1 - none - one, 0)[..., 0, :]
+        (none_1, one_1, two_1), (none_2, one_2, two_2) = first, second
+        pairs = (
+            none_1 * none_2,
+            none_1 * one_2 + one_1 * none_2,
+            two_1 + none_1 * two_2 + one_1 * (one_2 + two_2),
+        )
+        groups = tuple(
+            jnp.concatenate([pair, left], -2)
+            for pair, left in zip(pairs, rest, strict=True)
+        )
+        chance = groups[0]
+    return groups[2][..., 0, :]
 
 
 def scatters(grid: Grid, tracks: Track, weight: Array, momentum: Array) -> Scatters:
