@@ -1,6 +1,6 @@
 """The lorry portal with three engines at equal cost: gain on fresh cargoes, events spent.
 
-    .venv/bin/python benchmarks/portal_engines.py [--cargoes 512] [--only adam]
+    .venv/bin/python benchmarks/portal_engines.py [--cargoes 1024] [--only adam]
 
 Each engine starts from the same stacked panels and the same budget; start and end are then
 measured with hard panels on the same fresh cargoes.
@@ -17,9 +17,9 @@ from kythera.instruments import muon_portal
 # optimiser, trials, cargoes in each: quasi-Newton steps go on one fixed sample, whose
 # accidents they fit unless it is large
 ENGINES = {
-    "adam": (ky.adam(0.05), 30, 16),
-    "lbfgsb": (ky.LBFGSB(), 25, 64),
-    "evolution": (ky.Evolution(), 240, 16),
+    "adam": (ky.adam(0.05, schedule=40), 40, 16),
+    "lbfgsb": (ky.LBFGSB(), 25, 128),
+    "evolution": (ky.Evolution(sigma=0.1), 480, 16),
 }
 
 
@@ -62,7 +62,7 @@ def run(name: str, cargoes: int, seed: int) -> dict:
 def main() -> None:
     """Print a row for each engine, then all of them as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cargoes", type=int, default=512)
+    parser.add_argument("--cargoes", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--only", choices=ENGINES)
     args = parser.parse_args()

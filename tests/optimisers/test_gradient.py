@@ -99,6 +99,24 @@ def test_schedules_scale_the_step():
     assert state.u[0] == pytest.approx(0.5 - 0.1 - 0.1 - 0.01)
 
 
+def test_a_schedule_of_so_many_steps():
+    """Half a cosine from 1 to 0.1: half way down in the middle, then it stays."""
+    moves = -np.diff(
+        [
+            0.5,
+            *(
+                _told(ky.sgd(1e-3, schedule=4), [1.0, 0, 0, 0], times=n).u[0]
+                for n in range(1, 7)
+            ),
+        ]
+    )
+    np.testing.assert_allclose(
+        moves[[0, 2, 4, 5]] / 1e-3, [1, 0.55, 0.1, 0.1], rtol=1e-4
+    )
+    with pytest.raises(errors.InputError, match="at least 1 step"):
+        ky.adam(0.1, schedule=0)
+
+
 def test_any_rule_of_optax():
     state = _told(from_optax(optax.sign_sgd(1.0), 0.05), [5.0, -3.0, 0, 0])
     np.testing.assert_allclose(state.u, [0.45, 0.55, 0.5, 0.5], atol=1e-6)

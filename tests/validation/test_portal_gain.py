@@ -12,8 +12,8 @@ BENCHMARK = runpy.run_path(str(SCRIPT))
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARK["ENGINES"])
 def test_false_negatives_fall_at_equal_cost(name):
-    """Five standard errors on 512 fresh cargoes, and not a square metre more."""
-    row = BENCHMARK["run"](name, cargoes=512, seed=3)
+    """Five standard errors on 1024 fresh cargoes, and not a square metre more."""
+    row = BENCHMARK["run"](name, cargoes=1024, seed=3)
     start, best = row["cost"]
     assert best <= start * (1 + 1e-5)
     gain, error = row["gain"]

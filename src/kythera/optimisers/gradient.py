@@ -17,11 +17,13 @@ from kythera.core.types import Array, Key
 from kythera.optimisers import constraints
 
 Step = float | Mapping[str, float]
+Schedule = Callable[[Any], Any] | int | None
 
 SMALLEST = 2.0**-10  # to which failures may shorten the step
 VIOLATION = 0.05  # of a constraint, at which its penalty pulls as strongly as the loss
 STRONGEST = 4.0  # pull of a constraint, in units of that of the loss
 INTEGRAL = 0.1  # part of the penalty's pull that enters the multiplier at each step
+LAST = 0.1  # of the step: what a schedule given as a number of steps ends with
 PATIENCE = 20  # failures in a row that end one search (of several in `MultiStart`)
 
 
@@ -86,16 +88,17 @@ class Gradient(AbstractOptimiser[GradientState]):
             of several paths ("upper"); the longest one counts. "*" is the fraction of the
             range for the rest. On a logarithmic scale a step in native units is relative:
             0.05 is 5%. That of a `Choice` is in weights.
-        schedule: count of steps -> factor; any of Optax' schedules.
+        schedule: count of steps -> factor, any of Optax' schedules; or a number of steps,
+            over which the factor falls from 1 to 0.1 along half a cosine.
         clip: the most that the norm of the gradient (loss per range) may be.
 
     Raises:
-        InputError: a step or clip that is not positive.
+        InputError: a step, schedule or clip that is not positive.
     """
 
     direction: optax.GradientTransformation
     step: Step
-    schedule: Callable[[Any], Any] | None = None
+    schedule: Schedule = None
     clip: float | None = None
     references: ClassVar[tuple[str, ...]] = (
         "DeepMind, The DeepMind JAX Ecosystem: Optax, github.com/google-deepmind/optax",
@@ -116,6 +119,11 @@ class Gradient(AbstractOptimiser[GradientState]):
                     f"Steps and clips must be > 0, but {name!r} is {value}. "
                     "Try 0.02 of the range."
                 )
+        if isinstance(self.schedule, int) and self.schedule < 1:
+            raise errors.InputError(
+                f"A schedule must have at least 1 step, but has {self.schedule}. Give "
+                "the number of steps of the search."
+            )
 
     def check(self, problem: Problem) -> None:
         """Refuse steps for unknown parameters, and choices decided outside JAX."""
@@ -170,7 +178,7 @@ class Gradient(AbstractOptimiser[GradientState]):
         slope = slope - pulls @ slopes
         update, direction = _update(
             self.direction,
-            self.schedule,
+            _factor(self.schedule),
             self.clip,
             state.direction,
             jnp.asarray(slope, float),
@@ -308,6 +316,15 @@ def refuse_jumps(problem: Problem, what: str) -> None:
 
 
 @functools.cache
+def _cosine(count: int) -> Callable[[Any], Any]:
+    return optax.cosine_decay_schedule(1.0, count, LAST)
+
+
+def _factor(schedule: Schedule) -> Callable[[Any], Any] | None:
+    return _cosine(schedule) if isinstance(schedule, int) else schedule
+
+
+@functools.cache
 def _adam(b1: float, b2: float) -> optax.GradientTransformation:
     return optax.adam(1.0, b1=b1, b2=b2)  # one object: compiled once for all searches
 
@@ -320,7 +337,7 @@ def _sgd(momentum: float | None) -> optax.GradientTransformation:
 def adam(
     step: Step = 0.02,
     *,
-    schedule: Callable[[Any], Any] | None = None,
+    schedule: Schedule = None,
     clip: float | None = None,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -330,7 +347,7 @@ def adam(
     Args:
         step: about the length of one step, a fraction of each parameter's range, or by
             name in native units; see `Gradient`.
-        schedule: count of steps -> factor.
+        schedule: count of steps -> factor, or a number of steps; see `Gradient`.
         clip: the most that the norm of the gradient may be.
         b1: memory of the mean gradient.
         b2: memory of its square.
@@ -342,7 +359,7 @@ def sgd(
     step: Step,
     momentum: float | None = None,
     *,
-    schedule: Callable[[Any], Any] | None = None,
+    schedule: Schedule = None,
     clip: float | None = None,
 ) -> Gradient:
     """Plain gradient descent: the step is `step` times the gradient (loss per range).
@@ -350,7 +367,7 @@ def sgd(
     Args:
         step: see `Gradient`.
         momentum: part of the last step that is kept.
-        schedule: count of steps -> factor.
+        schedule: count of steps -> factor, or a number of steps; see `Gradient`.
         clip: the most that the norm of the gradient may be.
     """
     return Gradient(_sgd(momentum), step, schedule, clip)
@@ -360,7 +377,7 @@ def from_optax(
     transformation: optax.GradientTransformation,
     step: Step = 0.02,
     *,
-    schedule: Callable[[Any], Any] | None = None,
+    schedule: Schedule = None,
     clip: float | None = None,
 ) -> Gradient:
     """Any rule of Optax, with a learning rate of one: `from_optax(optax.lion(1.0))`.
@@ -368,7 +385,7 @@ def from_optax(
     Args:
         transformation: the rule.
         step: scales what it adds; see `Gradient`.
-        schedule: count of steps -> factor.
+        schedule: count of steps -> factor, or a number of steps; see `Gradient`.
         clip: the most that the norm of the gradient may be.
     """
     return Gradient(transformation, step, schedule, clip)

@@ -6,4 +6,8 @@ from kythera.instruments.muon_portal.design import Prices as Prices
 from kythera.instruments.muon_portal.problem import problem as problem
 
 # Run settings of the command line, where the user gives none.
-defaults = {"optimiser": "adam:step=0.05", "trials": 30, "report_rows": 256}
+defaults = {
+    "optimiser": "adam:step=0.05,schedule=40",
+    "trials": 40,
+    "report_rows": 512,
+}
