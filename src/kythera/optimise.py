@@ -36,6 +36,7 @@ D = TypeVar("D")
 # Streams of keys beside those of the trials, which are fold_in(root, number).
 _INIT, _ASK, _REPORT = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
 REPORT_FACTOR = 8  # the report measures start and end with so many times the events
+SOFTENED = 4  # where two are measured, the softened detector sees so many times fewer
 FAILURES = 20  # so many failed trials in a row end the run
 
 
@@ -301,7 +302,8 @@ def optimise(
         recorder: where trials and states are kept.
         map: executor; the builtin runs in this process.
         report_events: rows for the final measurement of start and end on the same fresh
-            events; by default eight times those of one evaluation.
+            events; by default eight times those of one evaluation. Where the search saw
+            a softened detector, that one is measured with a quarter of them.
 
     Returns:
         the solution; `print` shows its table.
@@ -315,65 +317,32 @@ def optimise(
     limits, queue = Limits(max_events, max_trials, max_seconds), list(enqueue)
     first = 1 + len(queue) if queue else 0  # the start is measured beside them
     _check(problem, optimiser, estimator, limits, first)
-    began = time.perf_counter()
     key_init, key_ask, key_report = (
         jax.random.fold_in(key, stream) for stream in (_INIT, _ASK, _REPORT)
     )
+    began = time.perf_counter()
     u_start = np.asarray(problem.space.start)
     learned = estimator.init(problem, key=key_init)
     price = estimator.price(problem)
-    trials: list[Trial] = []
-    reason = ""
+    run = _Run(problem, estimator, key, learned, callbacks, recorder, map)
 
     with Interrupt() as interrupt:
-
-        def evaluate(us: np.ndarray, policy: str) -> list[Evaluation]:
-            nonlocal learned, reason
-            number = len(trials)
-            samples = _samples(policy, number, len(us))
-            tick = time.perf_counter()
-            found, learned = estimator(
-                problem, jnp.asarray(us), learned, key=_keys(key, samples), map=map
-            )
-            seconds = (time.perf_counter() - tick) / len(us)
-            for i, evaluation in enumerate(found):
-                spent = evaluation.events + (trials[-1].spent if trials else 0)
-                values = problem.space.values(us[i])
-                trial = Trial(
-                    number + i, samples[i], us[i], values, evaluation, seconds, spent
-                )
-                trials.append(trial)
-                if recorder is not None:
-                    recorder.add(trial)
-                if any([callback(trial) for callback in callbacks]):
-                    reason = reason or "a callback asked to stop"
-            last = [t.evaluation.cause for t in trials[-FAILURES:]]
-            if len(last) == FAILURES and all(last):
-                cause = f"trials in a row failed, the last one because: {last[-1]}"
-                if all(trial.evaluation.cause for trial in trials):
-                    raise errors.SimulationError(
-                        f"{len(trials)} {cause}. Mend the simulator or narrow the "
-                        "bounds."
-                    )
-                reason = reason or f"{FAILURES} {cause}"
-            return found
-
-        u0 = _enqueued(problem, queue, u_start, evaluate)
+        u0 = _enqueued(problem, queue, u_start, run.evaluate)
         state, cut = optimiser.init(problem, u0, key=key_init), ""
-        while not reason:
-            reason = optimiser.finished(state) or (
+        while not run.reason:
+            run.reason = optimiser.finished(state) or (
                 "interrupted"
                 if interrupt.asked
-                else limits.reached(trials, price, time.perf_counter() - began)
+                else limits.reached(run.trials, price, time.perf_counter() - began)
             )
-            if reason:
-                reason += cut
+            if run.reason:
+                run.reason += cut
                 break
             us, state = optimiser.ask(
-                state, key=jax.random.fold_in(key_ask, len(trials))
+                state, key=jax.random.fold_in(key_ask, len(run.trials))
             )
             us = np.asarray(us)
-            fit = limits.fit(len(us), trials, price)
+            fit = limits.fit(len(us), run.trials, price)
             cut = f" ({fit} of the last batch of {len(us)})" if fit < len(us) else ""
             us = us[:fit]
             if not is_cube(us):
@@ -381,21 +350,19 @@ def optimise(
                     f"`{type(optimiser).__name__}` asked for a point outside the unit "
                     f"cube: {us}. Report this as a fault of the optimiser."
                 )
-            found = evaluate(us, optimiser.sample)
-            state = optimiser.tell(state, us, found)
+            state = optimiser.tell(state, us, run.evaluate(us, optimiser.sample))
             if recorder is not None:
-                recorder.checkpoint(len(trials) - 1, (state, learned))
+                recorder.checkpoint(len(run.trials) - 1, (state, run.learned))
 
         u_best = np.asarray(optimiser.recommend(state))[0]
-        final = estimator.measured(problem, learned).replace(
-            events=report_events or REPORT_FACTOR * problem.events
+        rows = report_events or REPORT_FACTOR * problem.events
+        final = estimator.measured(problem, run.learned)
+        soft, hard = _measured_anew(
+            final, np.stack([u_start, u_best]), rows, key_report
         )
-        us = np.stack([u_start, u_best])
-        soft = compare(final, us, key_report)
-        hard = compare(final.hard(), us, key_report) if problem.softened else None
         failure = soft.cause or (hard.cause if hard else "")
         if failure:
-            reason += f"; start and best could not be measured anew: {failure}"
+            run.reason += f"; start and best could not be measured anew: {failure}"
     return Solution(
         problem=problem,
         optimiser=optimiser,
@@ -405,11 +372,80 @@ def optimise(
         u_best=u_best,
         soft=soft,
         hard=hard,
-        trials=trials,
-        reason=reason,
+        trials=run.trials,
+        reason=run.reason,
         seconds=time.perf_counter() - began,
-        state=(state, learned),
+        state=(state, run.learned),
     )
+
+
+@dataclasses.dataclass
+class _Run(Generic[D]):
+    """What grows as a search goes on: trials, what was learned, why it stops."""
+
+    problem: Problem[D]
+    estimator: AbstractEstimator
+    key: Key
+    learned: Any
+    callbacks: Sequence[Callback]
+    recorder: Recorder | None
+    map: Map
+    trials: list[Trial] = dataclasses.field(default_factory=list)
+    reason: str = ""
+
+    def evaluate(self, us: np.ndarray, policy: str) -> list[Evaluation]:
+        """Measure designs and keep them as trials."""
+        number, space = len(self.trials), self.problem.space
+        samples = _samples(policy, number, len(us))
+        tick = time.perf_counter()
+        found, self.learned = self.estimator(
+            self.problem,
+            jnp.asarray(us),
+            self.learned,
+            key=_keys(self.key, samples),
+            map=self.map,
+        )
+        seconds = (time.perf_counter() - tick) / len(us)
+        for i, evaluation in enumerate(found):
+            spent = evaluation.events + (self.trials[-1].spent if self.trials else 0)
+            trial = Trial(
+                number + i,
+                samples[i],
+                us[i],
+                space.values(us[i]),
+                evaluation,
+                seconds,
+                spent,
+            )
+            self.trials.append(trial)
+            if self.recorder is not None:
+                self.recorder.add(trial)
+            if any([callback(trial) for callback in self.callbacks]):
+                self.reason = self.reason or "a callback asked to stop"
+        self._stop_where_all_fails()
+        return found
+
+    def _stop_where_all_fails(self) -> None:
+        last = [trial.evaluation.cause for trial in self.trials[-FAILURES:]]
+        if len(last) < FAILURES or not all(last):
+            return
+        cause = f"trials in a row failed, the last one because: {last[-1]}"
+        if all(trial.evaluation.cause for trial in self.trials):
+            raise errors.SimulationError(
+                f"{len(self.trials)} {cause}. Mend the simulator or narrow the bounds."
+            )
+        self.reason = self.reason or f"{FAILURES} {cause}"
+
+
+def _measured_anew(
+    problem: Problem, us: np.ndarray, rows: int, key: Key
+) -> tuple[Gain, Gain | None]:
+    """Start and best on fresh events: as searched, and as built where that differs."""
+    if not problem.softened:
+        return compare(problem.replace(events=rows), us, key), None
+    fewer = max(problem.events, rows // SOFTENED)
+    soft = compare(problem.replace(events=fewer), us, key)
+    return soft, compare(problem.replace(events=rows).hard(), us, key)
 
 
 def _enqueued(
