@@ -17,7 +17,7 @@ from kythera.instruments import muon_portal
 # optimiser, trials, cargoes in each: quasi-Newton steps go on one fixed sample, whose
 # accidents they fit unless it is large
 ENGINES = {
-    "adam": (ky.adam(0.05, schedule=40), 40, 16),
+    "adam": (ky.adam(0.05, schedule=60), 60, 32),
     "lbfgsb": (ky.LBFGSB(), 25, 128),
     "evolution": (ky.Evolution(sigma=0.1), 480, 16),
 }

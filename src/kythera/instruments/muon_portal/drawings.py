@@ -13,7 +13,7 @@ from kythera.instruments.muon_portal.design import Portal, Prices, WithinBudget
 from kythera.instruments.muon_portal.objectives import roc
 from kythera.instruments.muon_portal.scan import Grid
 
-ROWS = 256  # cargoes for the ROC curves
+ROWS = 128  # cargoes for the ROC curves
 BATCH = 16  # cargoes at a time
 SPAN = (
     1000.0  # last over first colour of a slice: from the densest metals to light cargo
