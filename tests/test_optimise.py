@@ -142,6 +142,18 @@ def test_a_final_measurement_that_succeeds_has_no_cause():
     assert found.reason == "all trials are done"
 
 
+@pytest.mark.parametrize(("rows", "fewer"), [(128, 32), (20, 16), (None, 32)])
+def test_the_softened_detector_is_measured_with_a_quarter_of_the_rows(rows, fewer):
+    """But with no fewer than one evaluation has; both designs on the same events."""
+    problem = testing.noisy_sphere()
+    assert problem.events == 16
+    problem = problem.replace(hard_pipeline=problem.pipeline)
+    found = ky.optimise(problem, ky.sgd(0.1), key=KEY, max_trials=1, report_events=rows)
+    assert found.hard is not None
+    assert found.soft.events == 2 * fewer
+    assert found.hard.events == 2 * (rows or 128)
+
+
 def test_a_simulator_that_dies_ends_the_run_and_keeps_the_trials():
     found = _host(_dying_after(6), max_trials=100)
     assert len(found.trials) == 28  # the batch in which twenty in a row had failed

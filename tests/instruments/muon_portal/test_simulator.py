@@ -174,6 +174,30 @@ def test_at_least_two_is_exact(panels):
     np.testing.assert_allclose(at_least_two(jnp.asarray(chance)), exact, atol=1e-6)
 
 
+def test_small_chances_of_two_keep_their_digits():
+    """In single precision too: 3 p^2 - 2 p^3, where 1 - none - one would be rounding."""
+    p = 1e-4
+    found = at_least_two(jnp.full((3, 1), p, jnp.float32))
+    np.testing.assert_allclose(found, [3 * p**2 - 2 * p**3], rtol=1e-6)
+
+
+def test_scans_of_a_row_share_their_luck(make_scan, getkey):
+    """The same cargo twice gives the same hits twice; another row has luck of its own."""
+    grid = grid_of(1)
+    scan = make_scan(grid, 10.0, 50)
+    twice = eqx.tree_at(
+        lambda s: (s.inverse_x0, s.stopping),
+        scan,
+        replace_fn=lambda v: jnp.concatenate([v, v], 1),
+    )
+    for simulator in (SoftPortal(grid, momentum_resolution=0.3), HardPortal(grid)):
+        hits = run(simulator, bare(resolution=1e-3), twice, getkey())
+        for leaf in jax.tree.leaves(hits):
+            np.testing.assert_array_equal(leaf[:, 0], leaf[:, 1])
+        other = run(simulator, bare(resolution=1e-3), scan, getkey())
+        assert not np.allclose(hits.x[:, :1], other.x)
+
+
 def test_absent_panels_neither_see_nor_scatter(make_scan, getkey):
     grid = grid_of(1)
     scan = make_scan(grid, 0.0, 50)
