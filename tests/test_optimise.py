@@ -142,9 +142,9 @@ def test_a_final_measurement_that_succeeds_has_no_cause():
     assert found.reason == "all trials are done"
 
 
-@pytest.mark.parametrize(("rows", "fewer"), [(128, 32), (20, 16), (None, 32)])
+@pytest.mark.parametrize(("rows", "fewer"), [(128, 32), (20, 16), (8, 8), (None, 32)])
 def test_the_softened_detector_is_measured_with_a_quarter_of_the_rows(rows, fewer):
-    """But with no fewer than one evaluation has; both designs on the same events."""
+    """But with no fewer than one evaluation has, unless the report has fewer itself."""
     problem = testing.noisy_sphere()
     assert problem.events == 16
     problem = problem.replace(hard_pipeline=problem.pipeline)

@@ -36,7 +36,7 @@ D = TypeVar("D")
 # Streams of keys beside those of the trials, which are fold_in(root, number).
 _INIT, _ASK, _REPORT = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
 REPORT_FACTOR = 8  # the report measures start and end with so many times the events
-SOFTENED = 4  # where two are measured, the softened detector sees so many times fewer
+SOFT_FEWER = 4  # where two are measured, the softened detector sees so many times fewer
 FAILURES = 20  # so many failed trials in a row end the run
 
 
@@ -303,7 +303,8 @@ def optimise(
         map: executor; the builtin runs in this process.
         report_events: rows for the final measurement of start and end on the same fresh
             events; by default eight times those of one evaluation. Where the search saw
-            a softened detector, that one is measured with a quarter of them.
+            a softened detector, that one is measured with a quarter of them (but no fewer
+            than one evaluation has), on events of its own.
 
     Returns:
         the solution; `print` shows its table.
@@ -381,7 +382,14 @@ def optimise(
 
 @dataclasses.dataclass
 class _Run(Generic[D]):
-    """What grows as a search goes on: trials, what was learned, why it stops."""
+    """A search: what it is about, and what grows as it goes on.
+
+    Args:
+        problem, estimator, key, callbacks, recorder, map: as `optimise` was given them.
+        learned: the estimator's state.
+        trials: so far.
+        reason: why it stops; empty while it goes on.
+    """
 
     problem: Problem[D]
     estimator: AbstractEstimator
@@ -422,10 +430,11 @@ class _Run(Generic[D]):
                 self.recorder.add(trial)
             if any([callback(trial) for callback in self.callbacks]):
                 self.reason = self.reason or "a callback asked to stop"
-        self._stop_where_all_fails()
+        self._stop_after_failures()
         return found
 
-    def _stop_where_all_fails(self) -> None:
+    def _stop_after_failures(self) -> None:
+        """Twenty failed trials in a row are the end; an error where all have failed."""
         last = [trial.evaluation.cause for trial in self.trials[-FAILURES:]]
         if len(last) < FAILURES or not all(last):
             return
@@ -440,10 +449,13 @@ class _Run(Generic[D]):
 def _measured_anew(
     problem: Problem, us: np.ndarray, rows: int, key: Key
 ) -> tuple[Gain, Gain | None]:
-    """Start and best on fresh events: as searched, and as built where that differs."""
+    """Start and best on fresh events: as searched, and as built where that differs.
+
+    Both designs see the same events; the two detectors do not.
+    """
     if not problem.softened:
         return compare(problem.replace(events=rows), us, key), None
-    fewer = max(problem.events, rows // SOFTENED)
+    fewer = min(rows, max(problem.events, rows // SOFT_FEWER))
     soft = compare(problem.replace(events=fewer), us, key)
     return soft, compare(problem.replace(events=rows).hard(), us, key)
 

@@ -113,8 +113,12 @@ def test_a_schedule_of_so_many_steps():
     np.testing.assert_allclose(
         moves[[0, 2, 4, 5]] / 1e-3, [1, 0.55, 0.1, 0.1], rtol=1e-4
     )
-    with pytest.raises(errors.InputError, match="at least 1 step"):
-        ky.adam(0.1, schedule=0)
+    for wrong in (0, -3, 40.5, True, "cosine"):
+        with pytest.raises(errors.InputError, match="at least 1 step"):
+            ky.adam(0.1, schedule=wrong)
+    for count in (4.0, np.int64(4)):
+        told = _told(ky.sgd(1e-3, schedule=count), [1.0, 0, 0, 0], times=6)  # type: ignore
+        assert told.u[0] == pytest.approx(0.5 - moves.sum())
 
 
 def test_any_rule_of_optax():

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kythera.physics.kinematics import velocity
 from kythera.physics.materials import material
 from kythera.physics.scattering import (
+    exit_levers,
     highland,
     layer_variances,
     log_correction,
@@ -14,6 +16,7 @@ from kythera.physics.scattering import (
     sample_moments,
     scatter_slab,
     scattering_moments,
+    scattering_strength,
 )
 from kythera.units import mrad
 
@@ -87,6 +90,20 @@ def test_layers_with_gaps_against_a_walk(x64):
             state[1, 1] += variance / n
             state = fly @ state @ fly.T
     np.testing.assert_allclose(cov, state, rtol=1e-6)
+
+
+def test_levers_of_a_cut_layer_add_up_to_those_of_the_whole():
+    """A layer of length 1 that ends 0.5 before the exit, in two parts: variance by length."""
+    whole = exit_levers(0.5, 1.0)
+    parts = (exit_levers(0.5, 0.3), exit_levers(0.8, 0.7))
+    for i in (0, 1):
+        assert 0.3 * parts[0][i] + 0.7 * parts[1][i] == pytest.approx(whole[i])
+
+
+def test_strength_is_that_of_the_formula():
+    t, p = 0.7, 3.0
+    found = scattering_strength(p) * t * log_correction(t, beta=velocity(p)) ** 2
+    assert float(found) == pytest.approx(float(highland(t, p)) ** 2, rel=1e-6)
 
 
 def test_total_given_is_total_summed():

@@ -1,6 +1,7 @@
 """Steps along the gradient, by any rule of Optax."""
 
 import functools
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +24,7 @@ SMALLEST = 2.0**-10  # to which failures may shorten the step
 VIOLATION = 0.05  # of a constraint, at which its penalty pulls as strongly as the loss
 STRONGEST = 4.0  # pull of a constraint, in units of that of the loss
 INTEGRAL = 0.1  # part of the penalty's pull that enters the multiplier at each step
-LAST = 0.1  # of the step: what a schedule given as a number of steps ends with
+LAST_FACTOR = 0.1  # of the step, with which a schedule by a number of steps ends
 PATIENCE = 20  # failures in a row that end one search (of several in `MultiStart`)
 
 
@@ -89,7 +90,8 @@ class Gradient(AbstractOptimiser[GradientState]):
             range for the rest. On a logarithmic scale a step in native units is relative:
             0.05 is 5%. That of a `Choice` is in weights.
         schedule: count of steps -> factor, any of Optax' schedules; or a number of steps,
-            over which the factor falls from 1 to 0.1 along half a cosine.
+            over which the factor falls from 1 to 0.1 along half a cosine, to stay there
+            (the trials of the search; in `MultiStart`, those of each copy).
         clip: the most that the norm of the gradient (loss per range) may be.
 
     Raises:
@@ -119,11 +121,13 @@ class Gradient(AbstractOptimiser[GradientState]):
                     f"Steps and clips must be > 0, but {name!r} is {value}. "
                     "Try 0.02 of the range."
                 )
-        if isinstance(self.schedule, int) and self.schedule < 1:
-            raise errors.InputError(
-                f"A schedule must have at least 1 step, but has {self.schedule}. Give "
-                "the number of steps of the search."
-            )
+        if self.schedule is not None and not callable(self.schedule):
+            if not _is_count(self.schedule):
+                raise errors.InputError(
+                    "A schedule must be a function of the count of steps or a whole number "
+                    f"of at least 1 step, but is {self.schedule!r}. Give the number of "
+                    "steps of the search."
+                )
 
     def check(self, problem: Problem) -> None:
         """Refuse steps for unknown parameters, and choices decided outside JAX."""
@@ -317,11 +321,20 @@ def refuse_jumps(problem: Problem, what: str) -> None:
 
 @functools.cache
 def _cosine(count: int) -> Callable[[Any], Any]:
-    return optax.cosine_decay_schedule(1.0, count, LAST)
+    return optax.cosine_decay_schedule(1.0, count, LAST_FACTOR)
+
+
+def _is_count(value: Any) -> bool:
+    """Whether something is a whole number of steps; 40.0 is, True is not."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return float(value).is_integer() and float(value) >= 1
 
 
 def _factor(schedule: Schedule) -> Callable[[Any], Any] | None:
-    return _cosine(schedule) if isinstance(schedule, int) else schedule
+    if schedule is None or callable(schedule):
+        return schedule
+    return _cosine(int(schedule))
 
 
 @functools.cache

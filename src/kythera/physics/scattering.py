@@ -136,11 +136,11 @@ def exit_levers(to_exit: Real, length: Real) -> tuple[Array | Real, Array | Real
     angles: <y theta> = v (d + l/2), <y^2> = v (d^2 + d l + l^2/3).
 
     Args:
-        to_exit: d [m].
-        length: l [m].
+        to_exit: d, in any unit of length.
+        length: l, in the same.
 
     Returns:
-        The factors on v: d + l/2 [m] and d (d + l) + l^2/3 [m^2].
+        The factors on v: d + l/2 and d (d + l) + l^2/3, in that unit and its square.
     """
     return to_exit + length / 2, to_exit * (to_exit + length) + length**2 / 3
 

@@ -54,7 +54,8 @@ class Spec:
         events: primaries that the search may simulate.
         trials: designs that it may look at.
         seconds: wall time after which no new design is asked for.
-        report_rows: event rows of the final measurement of start and best.
+        report_rows: event rows of the final measurement of start and best (a softened
+            detector gets a quarter).
         seed: of all random numbers.
         device: "cpu", "gpu" or "tpu".
         out: folder of the result.

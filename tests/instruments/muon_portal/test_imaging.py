@@ -11,7 +11,7 @@ from kythera.core.compilation import jit
 from kythera.core.pipeline import Trace
 from kythera.instruments.muon_portal.design import Panels, Portal
 from kythera.instruments.muon_portal.imaging import LikelihoodImage, PocaImage, slices
-from kythera.instruments.muon_portal.reconstruction import TrackFits
+from kythera.instruments.muon_portal.reconstruction import Scatters, TrackFits
 from kythera.instruments.muon_portal.scan import Grid, Scan
 from kythera.instruments.muon_portal.simulator import Line, SoftPortal, voxel_index
 from kythera.instruments.muon_portal.x0_map import VoxelX0Error, X0Map
@@ -161,3 +161,34 @@ def test_error_of_the_map(scan):
     assert float(VoxelX0Error().loss(PORTAL, trace)["x0"][0]) == pytest.approx(
         0.01, rel=1e-3
     )
+
+
+def test_each_scan_has_an_image_of_its_own():
+    """Two rows of two scans, some muons leaving by a side, against one scan at a time."""
+    keys = jax.random.split(jax.random.key(7), 12)
+    lead = (2, 2)
+
+    def normal(i: int, *shape: int, scale: float = 1.0):
+        return scale * jax.random.normal(keys[i], (*lead, *shape, 300))
+
+    x = Scatters(
+        angle=normal(0, 2, scale=0.02),
+        shift=normal(1, 2, scale=0.01),
+        angle_variance=1e-5 + normal(2, 2, scale=1e-3) ** 2,
+        shift_variance=1e-5 + normal(3, 2, scale=1e-3) ** 2,
+        covariance=jnp.zeros((*lead, 2, 300)),
+        point=normal(4, 3, scale=0.3),
+        point_variance=1e-3 + normal(5, 3, scale=0.1) ** 2,
+        top=normal(6, 2, scale=0.4),
+        bottom=normal(7, 2, scale=0.4),
+        secant=1 + normal(8, scale=0.2) ** 2,
+        weight=jax.random.uniform(keys[9], (*lead, 300)),
+        momentum=2 + normal(10) ** 2,
+    )
+    for image in (PocaImage(GRID), LikelihoodImage(GRID, 3)):
+        whole = image(PORTAL, x, key=KEY)
+        for row, scan in np.ndindex(lead):
+            alone = jax.tree.map(lambda v: v[row : row + 1, scan : scan + 1], x)  # noqa: B023
+            part = image(PORTAL, alone, key=KEY)
+            for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+                np.testing.assert_allclose(a[row, scan], b[0, 0], rtol=1e-4, atol=1e-4)

@@ -8,16 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kythera import errors
 from kythera.core.compilation import jit
 from kythera.instruments.muon_portal.design import Panels, Portal
 from kythera.instruments.muon_portal.reconstruction import at_least_two
 from kythera.instruments.muon_portal.scan import Grid
 from kythera.instruments.muon_portal.scenes import properties
 from kythera.instruments.muon_portal.simulator import (
+    LOOKS,
     HardPortal,
     Line,
     SoftPortal,
     cross_cargo,
+    first_entries,
+    path_integrals,
 )
 from kythera.physics import energy_loss, scattering
 from kythera.physics.materials import material
@@ -181,21 +185,60 @@ def test_small_chances_of_two_keep_their_digits():
     np.testing.assert_allclose(found, [3 * p**2 - 2 * p**3], rtol=1e-6)
 
 
-def test_scans_of_a_row_share_their_luck(make_scan, getkey):
-    """The same cargo twice gives the same hits twice; another row has luck of its own."""
+def test_scans_of_a_row_share_their_luck_and_rows_do_not(make_scan, getkey):
     grid = grid_of(1)
     scan = make_scan(grid, 10.0, 50)
-    twice = eqx.tree_at(
+    rows = jax.tree.map(lambda v: jnp.concatenate([v, v]), scan)  # the same row twice
+    rows = eqx.tree_at(
         lambda s: (s.inverse_x0, s.stopping),
-        scan,
-        replace_fn=lambda v: jnp.concatenate([v, v], 1),
+        rows,
+        replace_fn=lambda v: jnp.concatenate([v, v], 1),  # and in it the same scan
     )
+    portal = bare(resolution=1e-3, efficiency=0.5)
     for simulator in (SoftPortal(grid, momentum_resolution=0.3), HardPortal(grid)):
-        hits = run(simulator, bare(resolution=1e-3), twice, getkey())
+        hits = run(simulator, portal, rows, getkey())
         for leaf in jax.tree.leaves(hits):
             np.testing.assert_array_equal(leaf[:, 0], leaf[:, 1])
-        other = run(simulator, bare(resolution=1e-3), scan, getkey())
-        assert not np.allclose(hits.x[:, :1], other.x)
+        assert not np.allclose(hits.x[0], hits.x[1])
+    assert not np.array_equal(hits.weight[0], hits.weight[1])  # sharp: there or not
+
+
+def test_each_scan_meets_its_own_cargo(make_scan, getkey):
+    """Of two rows with two scans each, and beside the volume nothing."""
+    grid = Grid((3, 4, 5), (1.0, 0.8, 0.6))
+    scan = make_scan(grid, 0.0, 200)
+    density = jax.random.uniform(getkey(), (2, 2, *grid.shape)) + 1
+    rows = jax.tree.map(lambda v: jnp.concatenate([v, v]), scan)
+    rows = eqx.tree_at(
+        lambda s: (s.inverse_x0, s.stopping), rows, (density, 2 * density)
+    )
+    place = jax.random.uniform(getkey(), (2, 1, 2, 200), minval=-0.5, maxval=0.5)
+    slope = jax.random.normal(getkey(), place.shape) / 2
+    line = Line(place, slope)
+    found, loss = path_integrals(grid, rows, line)
+    np.testing.assert_allclose(loss, 2 * found, rtol=1e-6)
+    expected = np.zeros((2, 2, 3, 200))
+    for layer in range(3):
+        for look in range(LOOKS):
+            depth = (layer + (look + 0.5) / LOOKS) * 0.2
+            x, y = np.moveaxis(np.asarray(place - slope * depth)[:, 0], 1, 0)
+            i, j = (
+                np.floor(x / 0.2 + 2.5).astype(int),
+                np.floor(y / 0.2 + 2).astype(int),
+            )
+            inside = (i >= 0) & (i < 5) & (j >= 0) & (j < 4)
+            i, j = np.clip(i, 0, 4), np.clip(j, 0, 3)
+            for row in (0, 1):
+                met = np.asarray(density)[row, :, 2 - layer, j[row], i[row]].T
+                expected[row, :, layer] += np.where(inside[row], met, 0) / LOOKS
+    off = np.abs(found - expected) > 1e-5  # a point within rounding of a voxel's edge
+    assert np.mean(off) < 0.01
+    assert np.mean(expected[..., -1, :] == 0) > 0.1  # some left by a side
+
+
+def test_a_table_that_32_bits_cannot_count_is_refused():
+    with pytest.raises(errors.InputError, match="smaller `chunk`"):
+        first_entries(Grid((100, 100, 100), (1.0, 1.0, 1.0)), 1100, 2)
 
 
 def test_absent_panels_neither_see_nor_scatter(make_scan, getkey):

@@ -25,12 +25,13 @@ def _portal():
     return problem.replace(space=type(space)(space.template, space.free)), u
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [APART, WIDER], ids=["apart", "wider"])
 def test_jumps_of_the_image_do_not_bias_the_gradient(moves):
     """Derivatives of the statistics against differences at the same keys, row by row.
 
-    The difference sees the jumps, the derivative does not. Over 128 rows they agree to a
-    few percent.
+    The difference sees the jumps, the derivative does not. Over 128 rows they agree within
+    errors of less than a tenth of the derivative.
     """
     problem, u = _portal()
     names = list(problem.space.names)
@@ -58,4 +59,4 @@ def test_jumps_of_the_image_do_not_bias_the_gradient(moves):
     error = off.std(0, ddof=1) / np.sqrt(len(off))
     size = np.abs(differences.mean(0))
     assert np.all(error < 0.1 * size)  # it could be seen
-    assert np.all(np.abs(off.mean(0)) < 4 * error)
+    assert np.all(np.abs(off.mean(0)) < np.minimum(4 * error, 0.1 * size))

@@ -9,17 +9,21 @@ import jax.numpy as jnp
 
 from kythera.core.short_axes import spread, total
 from kythera.core.stage import AbstractStage
-from kythera.core.types import Array, Float, Key
+from kythera.core.types import Array, Bool, Float, Key
 from kythera.instruments.muon_portal.design import Portal
 from kythera.instruments.muon_portal.reconstruction import Scatters
 from kythera.instruments.muon_portal.scan import Grid
-from kythera.instruments.muon_portal.simulator import Line, voxel_index
+from kythera.instruments.muon_portal.simulator import Line, first_entries, table_entry
 from kythera.physics.scattering import (
     exit_levers,
     log_correction,
     scattering_strength,
 )
 from kythera.units import GeV
+
+# Variances of nearly correlated things are subtracted: what accelerators take for float32
+# products by default, three digits of them, would leave nothing of the difference.
+EXACT = jax.lax.Precision.HIGHEST
 
 
 class Image(eqx.Module):
@@ -54,12 +58,13 @@ class _Voxels(eqx.Module):
         """Of one scan in the table; the last one is what lies beside the volume."""
         return math.prod(self.shape[2:]) + 1
 
-    def inside(self) -> Float[Array, " table"]:
+    @property
+    def inside(self) -> Bool[Array, " table"]:
         """Whether an entry is a voxel."""
         here = jnp.arange(self.entries) < self.entries - 1
         return jnp.tile(here, math.prod(self.shape[:2]))
 
-    def total(self, values: Array) -> Float[Array, " table"]:
+    def added(self, values: Array) -> Float[Array, " table"]:
         """Sums over muons and layers; values broadcast to (layer, track)."""
         table = jnp.zeros(math.prod(self.shape[:2]) * self.entries, values.dtype)
         values = jnp.broadcast_to(values, self.index.shape)
@@ -71,12 +76,10 @@ class _Voxels(eqx.Module):
 
 
 def _crossed(grid: Grid, x: Scatters) -> _Voxels:
-    """The voxels on the lines of seen and unseen muons."""
+    """The voxels on the lines of all muons: the unseen ones have weight 0."""
     line = Line(x.top, (x.top - x.bottom) / grid.size[2])
-    index, inside = voxel_index(grid, line)
     events, scans = x.weight.shape[:2]
-    table = jnp.arange(events * scans, dtype=index.dtype).reshape(events, scans, 1, 1)
-    index = jnp.where(inside, index, grid.voxels) + table * (grid.voxels + 1)
+    index = table_entry(grid, line) + first_entries(grid, events, scans)
     index = jnp.moveaxis(index, 2, 0).reshape(grid.shape[0], -1)
     return _Voxels(index, (events, scans, *grid.shape))
 
@@ -172,7 +175,7 @@ class PocaImage(AbstractStage[Portal, Scatters, Image]):
         voxels = _crossed(self.grid, x)
         length = x.weight * x.secant * self.grid.voxel[2]
         path, count = (
-            voxels.image(voxels.total(v.reshape(-1))) for v in (length, x.weight)
+            voxels.image(voxels.added(v.reshape(-1))) for v in (length, x.weight)
         )
         # an unseen voxel holds nothing: a path of 1 mm keeps the ratio finite
         return Image(jnp.maximum(scattered[..., 0, :, :, :], 0) / (path + 1e-3), count)
@@ -239,7 +242,7 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
 
         def step(density: Array, _: None) -> tuple[Array, None]:
             met = density.at[voxels.index].get(mode="promise_in_bounds")
-            sums = jnp.tensordot(levers, met, 1) * powers
+            sums = jnp.tensordot(levers, met, 1, precision=EXACT) * powers
             c2 = strength * log_correction(sums[0]) ** 2
             # both projections see the same voxels
             v_theta, v_cross, v_y = (
@@ -257,7 +260,9 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
                 """f_1 W_11 + f_2 W_12 + f_3 W_22 of all muons, for each voxel."""
                 both = jnp.concatenate([total(f, 0) for f in form])
                 amounts = weight * c2 * both * powers
-                return voxels.total(jnp.tensordot(levers.T, amounts, 1))
+                return voxels.added(
+                    jnp.tensordot(levers.T, amounts, 1, precision=EXACT)
+                )
 
             # a value for what lies beside, where the map holds 0
             safe = jnp.where(inside, density, 1.0)
@@ -266,10 +271,10 @@ class LikelihoodImage(AbstractStage[Portal, Scatters, Image]):
             down = down + self.prior / safe
             return jnp.where(inside, safe * jnp.sqrt(up / down), 0.0), None
 
-        inside = voxels.inside()
+        inside = voxels.inside
         density = jnp.where(inside, jnp.asarray(self.typical, x.secant.dtype), 0.0)
         density, _ = jax.lax.scan(
             jax.checkpoint(step), density, None, length=self.iterations
         )
-        count = voxels.total(x.weight.reshape(-1))
+        count = voxels.added(x.weight.reshape(-1))
         return Image(voxels.image(density), voxels.image(count))

@@ -168,7 +168,7 @@ def at_least_two(chance: Float[Array, "... panel muon"]) -> Float[Array, "... mu
     """
     # of no hit, of one, of two or more in groups of panels, at first of one panel each
     groups = 1 - chance, chance, jnp.zeros_like(chance)
-    while (count := chance.shape[-2]) > 1:
+    while (count := groups[0].shape[-2]) > 1:
         sizes = (count // 2, count // 2, count % 2)
         first, second, rest = zip(
             *(jax.lax.split(v, sizes, v.ndim - 2) for v in groups), strict=True
@@ -183,7 +183,6 @@ def at_least_two(chance: Float[Array, "... panel muon"]) -> Float[Array, "... mu
             jnp.concatenate([pair, left], -2)
             for pair, left in zip(pairs, rest, strict=True)
         )
-        chance = groups[0]
     return groups[2][..., 0, :]
 
 

@@ -49,7 +49,8 @@ class Scan(eqx.Module):
     """Truth: cargoes and the muons that cross them.
 
     A row (axis `event`) is one cargo in one or two variants (axis `scan`: without and with
-    what is hidden, under the same muons).
+    what is hidden, under the same muons with
+    the same luck).
 
     Args:
         inverse_x0: 1 / radiation length of each voxel, 1/m, (event, scan, z, y, x).

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from kythera import errors
 from kythera.core import random
 from kythera.core.short_axes import spread, total
 from kythera.core.stage import AbstractPathwiseSimulator, AbstractSimulator
@@ -122,7 +123,8 @@ def _simulate(
     events, scans, muons = x.x.shape[0], x.inverse_x0.shape[1], x.x.shape[1]
     panels = (2, 2, arms.count)  # (xy or side, arm, panel)
     size = 4 * arms.count
-    # the scans of a row share their luck too: what is hidden makes all the difference
+    # the scans of a row share their luck too: each is distributed as before, and the
+    # difference of two is quiet, since what is hidden makes it
     numbers = random.normal(key, (events, 1, 5 + 2 * size, muons))
     cargo, kicks, noise, measured = jnp.split(numbers, (4, 4 + size, 4 + 2 * size), 2)
     kicks, noise = (v.reshape(events, 1, *panels, muons) for v in (kicks, noise))
@@ -161,7 +163,8 @@ def cross_cargo(
         x: cargoes.
         line: entry lines, shape (event, 1, xy, muon), in coordinates of the top plane.
         momentum: at the entry, GeV, (event, 1, muon).
-        normal: four standard normal numbers for each muon, (event, scan, 4, muon).
+        normal: four standard normal numbers for each muon, (event, 1, 4, muon): the scans
+            of a row share them.
 
     Returns:
         the lines behind the cargo, shape (event, scan, xy, muon); the momentum left, GeV,
@@ -185,12 +188,12 @@ def cross_cargo(
     # moments at the exit, in units of the step along the track
     count = grid.shape[0]
     to_exit = jnp.arange(count - 1, -1, -1, dtype=momentum.dtype)[:, None]
-    cross, place = scattering.exit_levers(to_exit, 1.0)
+    cross_lever, place_lever = scattering.exit_levers(to_exit, 1.0)
     displaced, kick = scattering.sample_moments(
         normal[:, :, :2],
         normal[:, :, 2:],
-        total(variances * place, 2) * step**2,
-        total(variances * cross, 2) * step,
+        total(variances * place_lever, 2) * step**2,
+        total(variances * cross_lever, 2) * step,
         total(variances, 2),
     )
     # a muon travels down: what deflects it along x makes dx/dz smaller
@@ -210,30 +213,55 @@ def path_integrals(
     The mean of `LOOKS` points of the muon's straight line in each layer.
     """
     events, scans = x.inverse_x0.shape[:2]
-    # flat tables of all scans, 0 beside the volume. What enters a loop is written down;
-    # tables and indices that are worked out where they are used cost five times as much
+    # What enters a loop is written down; tables and indices that are worked out where they
+    # are used cost five times as much
     beside = jnp.zeros((events, scans, 1), x.inverse_x0.dtype)
     tables = [
         jnp.concatenate([v.reshape(events, scans, -1), beside], -1).reshape(-1)
         for v in (x.inverse_x0, x.stopping)
     ]
-    offset = jnp.arange(events * scans, dtype=jnp.int32) * (grid.voxels + 1)
-    offset = offset.reshape(events, scans, 1, 1)
-
-    def met(look: Array) -> Array:
-        index, inside = voxel_index(grid, line, look)
-        return jnp.where(inside, index, grid.voxels)
+    first = first_entries(grid, events, scans)
 
     def add(sums: list[Array], index: Array) -> tuple[list[Array], None]:
-        index = index + offset
+        index = index + first
         found = [table.at[index].get(mode="promise_in_bounds") for table in tables]
         return [s + v / LOOKS for s, v in zip(sums, found, strict=True)], None
 
     looks = (jnp.arange(LOOKS, dtype=line.place.dtype) + 0.5) / LOOKS
     shape = (events, scans, grid.shape[0], line.place.shape[-1])
-    nothing = [jnp.zeros(shape, line.place.dtype)] * 2
-    (thickness, loss), _ = jax.lax.scan(add, nothing, jax.vmap(met)(looks))
+    nothing = [jnp.zeros(shape, table.dtype) for table in tables]
+    entries = jax.vmap(lambda look: table_entry(grid, line, look))(looks)
+    (thickness, loss), _ = jax.lax.scan(add, nothing, entries)
     return thickness, loss
+
+
+def table_entry(
+    grid: Grid, line: Line, look: Array | float = 0.5
+) -> Int[Array, "*batch layer muon"]:
+    """As `voxel_index`; beside the volume one entry more, `grid.voxels`.
+
+    A flat table of many scans holds `grid.voxels` + 1 entries for each: look it up at
+    `table_entry` + `first_entries`.
+    """
+    index, inside = voxel_index(grid, line, look)
+    return jnp.where(inside, index, grid.voxels)
+
+
+def first_entries(grid: Grid, events: int, scans: int) -> Int[Array, "event scan 1 1"]:
+    """Where each scan begins in a flat table of all.
+
+    Raises:
+        InputError: so many scans of so many voxels that 32 bits do not count them.
+    """
+    entries = events * scans * (grid.voxels + 1)
+    if entries >= 2**31:
+        raise errors.InputError(
+            f"{events} x {scans} scans of {grid.voxels} voxels are {entries:,} entries of "
+            "one table, but it can have 2^31. Give the problem a smaller `chunk`, or "
+            "coarser voxels."
+        )
+    first = jnp.arange(events * scans, dtype=jnp.int32) * (grid.voxels + 1)
+    return first.reshape(events, scans, 1, 1)
 
 
 def voxel_index(
@@ -271,7 +299,7 @@ def _kicked(
         arms: the panels.
         line: of both arms, shape (event, scan, xy, arm, muon).
         momentum: in both arms, GeV, (event, scan, arm, muon).
-        normal: standard normal numbers, (event, scan, xy, arm, panel, muon).
+        normal: standard normal numbers, (event, 1, xy, arm, panel, muon).
     """
     slope = line.slope[:, :, :, :, None]
     secant = jnp.sqrt(1 + total(slope**2, 2))  # (event, scan, 1, arm, 1, muon)
@@ -306,9 +334,9 @@ def _points(
         arms: the panels.
         line: of both arms, shape (event, scan, xy, arm, muon).
         offset: of the track on each panel, m, (event, scan, xy, arm, panel, muon).
-        noise: standard normal numbers for both sides, the same shape.
+        noise: standard normal numbers for both sides, (event, 1, xy, arm, panel, muon).
         softness: width of the edges, m; None for sharp ones.
-        luck: uniform numbers, (event, scan, arm, panel, muon); for sharp ones.
+        luck: uniform numbers, (event, 1, arm, panel, muon); for sharp ones.
 
     Returns:
         x and y, m; z, m; chance of a hit.

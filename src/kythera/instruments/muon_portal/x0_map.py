@@ -33,7 +33,7 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
         W_iv = w_i K_iv / (4 theta_i^2 sigma_i^2),
 
     the inverse variance of theta_i^2 (theta the deflection in space, and likewise the
-    zenith angle). With s_v = <theta^2>_v / 2 <(beta p / 13.6 MeV)^2>_v the voxel holds t
+    zenith angle). With s_v = (1/2) <theta^2>_v <(beta p / 13.6 MeV)^2>_v the voxel holds t
     radiation lengths, t (1 + 0.038 ln t)^2 = s, on a path of its height over the cosine of
     the mean zenith angle.
 
@@ -66,7 +66,7 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
         along = total(x.angle**2 * x.angle_variance, 2)[:, :, 0]
         by_angle = x.weight / (4 * (along + noise * self.floor**2))
         by_zenith = x.weight / (4 * noise * (zenith2 + self.floor**2))
-        per_x0 = 1 / scattering_strength(x.momentum)
+        lengths_per_angle2 = 1 / scattering_strength(x.momentum)
         amounts = jnp.stack(
             [
                 by_angle,
@@ -74,7 +74,7 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
                 by_zenith,
                 by_zenith * zenith2,
                 x.weight,
-                x.weight * per_x0,
+                x.weight * lengths_per_angle2,
             ],
             -2,
         )
@@ -84,11 +84,11 @@ class X0Map(AbstractStage[Portal, Scatters, Array]):
         sums = sums_at_points(self.grid, amounts, x.point, x.point_variance)
         # a voxel without muons shows the mean of all
         sums = sums + 1e-15 * jnp.sum(amounts, -1)[..., None, None, None]
-        angle2, zenith2, per_x0 = (
+        angle2, zenith2, lengths_per_angle2 = (
             sums[..., 2 * i + 1, :, :, :] / sums[..., 2 * i, :, :, :] for i in range(3)
         )
         path = self.grid.voxel[2] / jnp.cos(safe_sqrt(zenith2))
-        thickness = seen = angle2 / 2 * per_x0
+        thickness = seen = angle2 / 2 * lengths_per_angle2
         if self.log:
             for _ in range(ITERATIONS):
                 thickness = seen / log_correction(thickness) ** 2
