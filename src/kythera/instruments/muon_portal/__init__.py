@@ -7,7 +7,7 @@ from kythera.instruments.muon_portal.problem import problem as problem
 
 # Run settings of the command line, where the user gives none.
 defaults = {
-    "optimiser": "adam:step=0.05,schedule=40",
-    "trials": 40,
-    "report_rows": 512,
+    "optimiser": "adam:step=0.05,schedule=32",
+    "trials": 32,
+    "report_rows": 384,
 }
