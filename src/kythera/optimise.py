@@ -64,6 +64,21 @@ class Gain:
 
 
 @dataclasses.dataclass(frozen=True)
+class Resume:
+    """Where an interrupted search goes on: what a `Recorder` was given last.
+
+    Args:
+        trials: all up to the checkpoint, in order.
+        state: of the checkpoint, or only its leaves in order.
+        seconds: that the search had taken.
+    """
+
+    trials: Sequence[Trial]
+    state: Any
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Solution(Generic[D]):
     """What an optimisation found, and at what price.
 
@@ -284,6 +299,7 @@ def optimise(
     recorder: Recorder | None = None,
     map: Map = map,
     report_events: int | None = None,
+    resume: Resume | None = None,
 ) -> Solution[D]:
     """Look for the design with the smallest loss, and measure what was found.
 
@@ -305,13 +321,18 @@ def optimise(
             events; by default eight times those of one evaluation. Where the search saw
             a softened detector, that one is measured with a quarter of them (but no fewer
             than one evaluation has), on events of its own.
+        resume: goes on where an interrupted search of the same problem, engines and key
+            was: the trials are then, bit for bit, those of one that was never
+            interrupted. Callbacks are called for the earlier trials again; `enqueue` is
+            not looked at.
 
     Returns:
         the solution; `print` shows its table.
 
     Raises:
         UnsupportedError: a combination that cannot work, before anything is simulated.
-        InputError: no budget, or one smaller than a single evaluation.
+        InputError: no budget, or one smaller than a single evaluation; or what is resumed
+            does not fit the problem and the engines.
         SimulationError: the first twenty trials failed, all of them.
     """
     estimator = estimator or default_estimator(problem, optimiser)
@@ -321,15 +342,17 @@ def optimise(
     key_init, key_ask, key_report = (
         jax.random.fold_in(key, stream) for stream in (_INIT, _ASK, _REPORT)
     )
-    began = time.perf_counter()
+    began = time.perf_counter() - (resume.seconds if resume else 0.0)
     u_start = np.asarray(problem.space.start)
     learned = estimator.init(problem, key=key_init)
     price = estimator.price(problem)
     run = _Run(problem, estimator, key, learned, callbacks, recorder, map)
 
     with Interrupt() as interrupt:
-        u0 = _enqueued(problem, queue, u_start, run.evaluate)
+        u0 = u_start if resume else _enqueued(problem, queue, u_start, run.evaluate)
         state, cut = optimiser.init(problem, u0, key=key_init), ""
+        if resume is not None:
+            state = run.resume(resume, state)
         while not run.reason:
             run.reason = optimiser.finished(state) or (
                 "interrupted"
@@ -352,8 +375,10 @@ def optimise(
                     f"cube: {us}. Report this as a fault of the optimiser."
                 )
             state = optimiser.tell(state, us, run.evaluate(us, optimiser.sample))
-            if recorder is not None:
-                recorder.checkpoint(len(run.trials) - 1, (state, run.learned))
+            # a batch that a limit cut is no state to go on from, should the limit be raised
+            if recorder is not None and not cut:
+                saved = state, run.learned, run.reason
+                recorder.checkpoint(len(run.trials) - 1, saved)
 
         u_best = np.asarray(optimiser.recommend(state))[0]
         rows = report_events or REPORT_FACTOR * problem.events
@@ -400,6 +425,32 @@ class _Run(Generic[D]):
     map: Map
     trials: list[Trial] = dataclasses.field(default_factory=list)
     reason: str = ""
+
+    def resume(self, saved: Resume, fresh: Any) -> Any:
+        """Take up what was saved; the optimiser's state, in the structure of a fresh one."""
+        structure = jax.tree.structure((fresh, self.learned, self.reason))
+        leaves = jax.tree.leaves(saved.state)
+        numbers = [trial.number for trial in saved.trials]
+        sizes = {len(trial.u) for trial in saved.trials} | {self.problem.space.size}
+        if structure.num_leaves != len(leaves) or len(sizes) > 1:
+            raise errors.InputError(
+                f"What is resumed must fit the problem and the engines, but a state of "
+                f"{len(leaves)} arrays and designs of {sorted(sizes)} parameters meet "
+                f"one of {structure.num_leaves} and {self.problem.space.size}. Give the "
+                "problem and the engines with which it began."
+            )
+        if numbers != list(range(len(numbers))):
+            raise errors.InputError(
+                "The trials of a search must be all of its first ones in order, but are "
+                f"{numbers[:5]}... Give those up to the checkpoint."
+            )
+        for trial in saved.trials:
+            self.trials.append(trial)
+            for callback in self.callbacks:  # which may remember; it ended nothing then
+                callback(trial)
+        state, self.learned, reason = jax.tree.unflatten(structure, leaves)
+        self.reason = str(reason)
+        return state
 
     def evaluate(self, us: np.ndarray, policy: str) -> list[Evaluation]:
         """Measure designs and keep them as trials."""

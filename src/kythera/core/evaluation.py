@@ -206,7 +206,11 @@ class Recorder(Protocol):
         ...
 
     def checkpoint(self, number: int, state: Any) -> None:
-        """Keep the state after trial `number`."""
+        """Keep the state after trial `number`, a tree of arrays, numbers and text.
+
+        It holds what `optimise` needs to go on: the states of optimiser and estimator,
+        and why the search ends, if it does.
+        """
         ...
 
 

@@ -1,0 +1,231 @@
+"""Trees of arrays in files that a kill cannot spoil and that nothing can hide code in.
+
+A checkpoint is one safetensors file: the leaves of a tree in order, numbers as arrays, text
+and what the file is about as JSON in its header. It is written beside its place and renamed
+over it, both after a sync, so that a reader finds the old one or the new one, whole.
+"""
+
+import hashlib
+import json
+import os
+import re
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kythera import errors
+
+FORMAT, VERSION = "kythera-checkpoint", 1
+KEPT = 2  # the last ones; an older one is of no use once a newer one is safe
+HEADER = 100_000_000  # bytes of JSON that are believed, as safetensors has it
+_NAME = re.compile(r"checkpoint-(\d{9})\.safetensors")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put bytes where a reader finds all of them or none.
+
+    Args:
+        path: the file; its folder is made where it does not exist.
+        data: what it will hold.
+
+    Raises:
+        StoreError: the folder cannot be written, or the disk is full. What the file held
+            before is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise errors.StoreError(
+            f"'{path}' cannot be written: {error.strerror or error}. Free some space or "
+            "give another place; what was there before is unharmed."
+        ) from error
+
+
+def encode(tree: Any, about: Mapping[str, Any]) -> bytes:
+    """A tree as the bytes of a safetensors file.
+
+    Args:
+        tree: of arrays, numbers, text and None, such as the state of an optimiser.
+        about: what JSON can hold: which run, after which trial.
+
+    Raises:
+        StoreError: a leaf is none of these.
+    """
+    import jax
+    from safetensors.numpy import save
+
+    arrays, texts = {}, {}
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_flatten_with_path(tree)[0]):
+        try:
+            array = np.asarray(leaf)
+        except TypeError:  # a typed key, say
+            array = np.array(None)
+        if array.dtype.kind == "U":
+            texts[str(i)] = array.tolist()
+        elif array.dtype.kind in "biuf":
+            arrays[str(i)] = np.ascontiguousarray(array).reshape(array.shape)
+        else:
+            raise errors.StoreError(
+                "A checkpoint holds arrays, numbers and text, but "
+                f"{jax.tree_util.keystr(path)} is of type {type(leaf).__name__}. Keep its "
+                "data in the state instead."
+            )
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "about": json.dumps(about),
+        "texts": json.dumps(texts),
+    }
+    return save(arrays, header | {"sha256": _digest(arrays, header)})
+
+
+def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> str:
+    """Of all that a file holds: safetensors notices what is missing, not what changed."""
+    found = hashlib.sha256()
+    for key in ("format", "version", "about", "texts"):
+        found.update(f"{key}={header[key]}\n".encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found.update(f"{name}={array.dtype.str}{array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def decode(data: bytes, where: str) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """The leaves of a tree, and what the file is about.
+
+    Args:
+        data: the bytes of a file.
+        where: its name, for errors.
+
+    Raises:
+        StoreError: it was cut short or altered, or is something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        (size,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + min(size, HEADER)])["__metadata__"]
+        kind, version = header["format"], int(header["version"])
+        arrays, texts = load(data), json.loads(header["texts"])
+        about, digest = json.loads(header["about"]), header["sha256"]
+    except (KeyError, ValueError, TypeError, struct.error, SafetensorError) as error:
+        raise _spoilt(where, f"it cannot be read: {error}") from error
+    if kind != FORMAT or version > VERSION:
+        raise _spoilt(where, f"it is a {kind!r} of version {version}")
+    if _digest(arrays, header) != digest:
+        raise _spoilt(where, "its checksum does not agree with what it holds")
+    named: dict[str, Any] = arrays | texts
+    return [np.asarray(named[str(i)]) for i in range(len(named))], about
+
+
+def restored(leaves: list[np.ndarray], like: Any) -> Any:
+    """Leaves in the structure of a fresh tree.
+
+    Args:
+        leaves: as `decode` gave them.
+        like: a tree of the same structure, as `init` makes it.
+
+    Raises:
+        StoreError: it has another number of leaves.
+    """
+    import jax
+
+    structure = jax.tree.structure(like)
+    if structure.num_leaves != len(leaves):
+        raise errors.StoreError(
+            f"A checkpoint of {len(leaves)} arrays does not fit a state of "
+            f"{structure.num_leaves}. It was written by another version or with other "
+            "settings: start a new study."
+        )
+    return jax.tree.unflatten(structure, leaves)
+
+
+class Checkpoints:
+    """The last checkpoints of one run in a folder of its own.
+
+    Args:
+        folder: it is made with the first one.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def save(self, number: int, tree: Any, about: Mapping[str, Any]) -> None:
+        """Keep a tree as the state after trial `number`, and drop what is older.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        data = encode(tree, {**about, "number": number})
+        write_atomically(self.folder / f"checkpoint-{number:09d}.safetensors", data)
+        self.sweep()
+
+    def numbers(self) -> list[int]:
+        """Trials after which there is one, the newest first."""
+        if not self.folder.is_dir():
+            return []
+        found = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted((int(m[1]) for m in found if m), reverse=True)
+
+    def sweep(self) -> None:
+        """Remove what is older than the last two, and what a kill left half written."""
+        for number in self.numbers()[KEPT:]:
+            self._path(number).unlink(missing_ok=True)
+        for path in self.folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def load(self) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+        """The newest that can be read; None where there never was one.
+
+        Raises:
+            StoreError: there are some, and none can be read.
+        """
+        failure = None
+        for number in self.numbers():
+            path = self._path(number)
+            try:
+                return decode(path.read_bytes(), str(path))
+            except (errors.StoreError, OSError) as error:
+                failure = failure or error
+        if failure is not None:
+            raise errors.StoreError(str(failure)) from failure
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them, and the folder."""
+        for number in self.numbers():
+            self._path(number).unlink(missing_ok=True)
+        self.sweep()
+        if self.folder.is_dir():
+            self.folder.rmdir()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"checkpoint-{number:09d}.safetensors"
+
+
+def _spoilt(where: str, cause: str) -> errors.StoreError:
+    return errors.StoreError(
+        f"The checkpoint '{where}' was cut short, altered, or is something else: {cause}. "
+        "Delete it: the one before it is used, or the run begins anew."
+    )

@@ -1,0 +1,104 @@
+"""Trials as rows of a table, and back, bit for bit."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from kythera.core.evaluation import Measured, Trial
+
+TOTAL, TERM, SLACK, COVARIANCE = "total", "term.", "slack.", "covariance"
+
+
+def to_row(trial: "Trial") -> dict[str, Any]:
+    """The columns of a trial, without that of its run.
+
+    Numbers stand in columns to be searched; gradients and the covariance of the terms in
+    the bytes of a safetensors file, by the names of what they belong to.
+    """
+    from safetensors.numpy import save
+
+    found = trial.evaluation
+    gradients = {
+        TOTAL: found.total.gradient,
+        **{TERM + name: term.gradient for name, term in found.terms.items()},
+        **{SLACK + name: slack.gradient for name, slack in found.slack.items()},
+    }
+    arrays = {
+        name: np.ascontiguousarray(gradient)
+        for name, gradient in gradients.items()
+        if gradient is not None
+    }
+    return {
+        "number": trial.number,
+        "sample": trial.sample,
+        "point": np.asarray(trial.u, "<f8").tobytes(),
+        "design": np.asarray(trial.values, "<f8").tobytes(),
+        "value": _column(found.total.value),
+        "stderr": _column(found.total.stderr),
+        "terms": _text(found.terms),
+        "slack": _text(found.slack),
+        "arrays": save(arrays | {COVARIANCE: np.ascontiguousarray(found.covariance)}),
+        "events": found.events,
+        "spent": trial.spent,
+        "seconds": trial.seconds,
+        "state": trial.state,
+        "cause": found.cause.replace("\x00", ""),  # which PostgreSQL holds not
+    }
+
+
+def from_row(row: Mapping[str, Any]) -> "Trial":
+    """The trial of a row."""
+    from safetensors.numpy import load
+
+    from kythera.core.evaluation import Evaluation, Measured, Trial
+
+    arrays = load(bytes(row["arrays"]))
+
+    def named(text: str, prefix: str) -> dict[str, Measured]:
+        return {
+            name: Measured(_back(value), _back(stderr), arrays.get(prefix + name))
+            for name, (value, stderr) in json.loads(text).items()
+        }
+
+    evaluation = Evaluation(
+        Measured(_back(row["value"]), _back(row["stderr"]), arrays.get(TOTAL)),
+        named(row["terms"], TERM),
+        named(row["slack"], SLACK),
+        arrays[COVARIANCE],
+        int(row["events"]),
+        row["cause"],
+    )
+    return Trial(
+        int(row["number"]),
+        int(row["sample"]),
+        np.frombuffer(row["point"], "<f8"),
+        np.frombuffer(row["design"], "<f8"),
+        evaluation,
+        float(row["seconds"]),
+        int(row["spent"]),
+    )
+
+
+def _column(value: float) -> float | None:
+    """Databases do not agree on what nan is; all know null."""
+    return None if math.isnan(value) else float(value)
+
+
+def _back(value: float | str | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _text(named: "Mapping[str, Measured]") -> str:
+    """As JSON, which has no infinity: that is text in it."""
+
+    def entry(value: float) -> float | str | None:
+        plain = _column(value)
+        return plain if plain is None or math.isfinite(plain) else repr(plain)
+
+    return json.dumps(
+        {name: [entry(m.value), entry(m.stderr)] for name, m in named.items()}
+    )

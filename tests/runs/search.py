@@ -1,0 +1,49 @@
+"""A search in a process of its own, to be killed: search.py STORE NAME OPTIMISER TRIALS.
+
+It goes on where the last one was, and says "done" when it has finished.
+"""
+
+import sys
+
+import jax
+
+import kythera as ky
+from kythera import testing
+from kythera.runs.store import Store
+from kythera.runs.study import Study
+
+OPTIMISERS = {
+    "adam": lambda: ky.adam(0.02),
+    "lbfgsb": lambda: ky.LBFGSB(),
+    "evolution": lambda: ky.Evolution(population=4),
+    "random": lambda: ky.RandomSearch(4),
+    "starts": lambda: ky.MultiStart(ky.adam(0.02), 3),
+}
+
+
+def search(optimiser: str, trials: int, recorder=None, resume=None) -> ky.Solution:
+    """The same for every process."""
+    return ky.optimise(
+        testing.noisy_sphere(),
+        OPTIMISERS[optimiser](),
+        key=jax.random.key(11),
+        max_trials=trials,
+        report_events=16,
+        recorder=recorder,
+        resume=resume,
+    )
+
+
+def main(path: str, name: str, optimiser: str, trials: int) -> None:
+    """Begin or go on."""
+    store = Store(path, user="ada")
+    if name not in [study.name for study in Study.list(store)]:
+        Study.create(store, name, instrument="sphere", spec={}, space={})
+    with Study.open(store, name).begin() as run:
+        found = search(optimiser, trials, run, run.resume())
+        run.finish("finished", found.reason)
+    sys.stdout.write("done\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
