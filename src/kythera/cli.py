@@ -141,10 +141,7 @@ def optimise(
     ] = None,
     report_rows: Annotated[
         int | None,
-        typer.Option(
-            help="Rows of the final measurement (a quarter for a softened detector). "
-            "Default: 8 evaluations."
-        ),
+        typer.Option(help="Rows of the final measurement. Default: 8 evaluations."),
     ] = None,
     seed: Seed = None,
     device: Device = None,

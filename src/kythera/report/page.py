@@ -16,7 +16,7 @@ from kythera.runs import folder
 from kythera.runs.result import Number, Result, load
 
 if TYPE_CHECKING:
-    from kythera.optimise import Solution
+    from kythera.solution import Solution
 
 MOST_ROWS = 40  # of the table of parameters
 MOST_CAUSES = 20

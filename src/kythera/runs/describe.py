@@ -18,7 +18,7 @@ from kythera.runs.result import FORMAT, VERSION, Result, write
 
 if TYPE_CHECKING:
     from kythera.core.evaluation import Measured
-    from kythera.optimise import Gain, Solution
+    from kythera.solution import Gain, Solution
 
 DRAW = 0xFFFFFFFC  # stream of the key that drawings use, beside those of the loop
 
