@@ -227,6 +227,16 @@ ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
     FiniteDifference: {"": lambda: Engine(FiniteDifference(), tolerance=0.01)},
 }
 
+
+def labelled(table: Mapping[type, Mapping[str, Any]]) -> dict[str, Any]:
+    """Entries of a table of engines by the names of their tests."""
+    return {
+        f"{cls.__name__}-{label}".rstrip("-"): make
+        for cls, entries in table.items()
+        for label, make in entries.items()
+    }
+
+
 _CMA = {"sphere": (300, 5e-3), "rosenbrock": (500, 5e-3), "noisy sphere": (400, 0.03)}
 
 OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {

@@ -6,19 +6,11 @@ import pytest
 from kythera import testing
 from kythera.instruments import telescope
 
-from .tables import ESTIMATORS, OPTIMISERS
+from .tables import ESTIMATORS, OPTIMISERS, labelled
 
 EXACT = np.array([40.0, 20.0, -20.0, -40.0])  # of the telescope at its start, 1/m
-ENGINES = {
-    f"{cls.__name__}-{label}".rstrip("-"): make
-    for cls, entries in ESTIMATORS.items()
-    for label, make in entries.items()
-}
-SEARCHERS = {
-    f"{cls.__name__}-{label}".rstrip("-"): make
-    for cls, entries in OPTIMISERS.items()
-    for label, make in entries.items()
-}
+ENGINES = labelled(ESTIMATORS)
+SEARCHERS = labelled(OPTIMISERS)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -11,19 +11,11 @@ from kythera.instruments import telescope
 from kythera.optimise import Resume
 from kythera.runs import checkpoint
 
-from .tables import ESTIMATORS, OPTIMISERS
+from .tables import ESTIMATORS, OPTIMISERS, labelled
 
 KEY = jax.random.key(5)
-SEARCHERS = {
-    f"{cls.__name__}-{label}".rstrip("-"): make
-    for cls, entries in OPTIMISERS.items()
-    for label, make in entries.items()
-}
-ENGINES = {
-    f"{cls.__name__}-{label}".rstrip("-"): make
-    for cls, entries in ESTIMATORS.items()
-    for label, make in entries.items()
-}
+SEARCHERS = labelled(OPTIMISERS)
+ENGINES = labelled(ESTIMATORS)
 
 
 class Kept:

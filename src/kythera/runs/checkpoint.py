@@ -7,10 +7,8 @@ over it, both after a sync, so that a reader finds the old one or the new one, w
 
 import hashlib
 import json
-import os
 import re
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,46 +16,12 @@ from typing import Any
 import numpy as np
 
 from kythera import errors
+from kythera.runs import folder as folders
 
 FORMAT, VERSION = "kythera-checkpoint", 1
 KEPT = 2  # the last ones; an older one is of no use once a newer one is safe
 HEADER = 100_000_000  # bytes of JSON that are believed, as safetensors has it
 _NAME = re.compile(r"checkpoint-(\d{9})\.safetensors")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put bytes where a reader finds all of them or none.
-
-    Args:
-        path: the file; its folder is made where it does not exist.
-        data: what it will hold.
-
-    Raises:
-        StoreError: the folder cannot be written, or the disk is full. What the file held
-            before is still there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise errors.StoreError(
-            f"'{path}' cannot be written: {error.strerror or error}. Free some space or "
-            "give another place; what was there before is unharmed."
-        ) from error
 
 
 def encode(tree: Any, about: Mapping[str, Any]) -> bytes:
@@ -139,28 +103,6 @@ def decode(data: bytes, where: str) -> tuple[list[np.ndarray], dict[str, Any]]:
     return [np.asarray(named[str(i)]) for i in range(len(named))], about
 
 
-def restored(leaves: list[np.ndarray], like: Any) -> Any:
-    """Leaves in the structure of a fresh tree.
-
-    Args:
-        leaves: as `decode` gave them.
-        like: a tree of the same structure, as `init` makes it.
-
-    Raises:
-        StoreError: it has another number of leaves.
-    """
-    import jax
-
-    structure = jax.tree.structure(like)
-    if structure.num_leaves != len(leaves):
-        raise errors.StoreError(
-            f"A checkpoint of {len(leaves)} arrays does not fit a state of "
-            f"{structure.num_leaves}. It was written by another version or with other "
-            "settings: start a new study."
-        )
-    return jax.tree.unflatten(structure, leaves)
-
-
 class Checkpoints:
     """The last checkpoints of one run in a folder of its own.
 
@@ -178,7 +120,8 @@ class Checkpoints:
             StoreError: the folder cannot be written.
         """
         data = encode(tree, {**about, "number": number})
-        write_atomically(self.folder / f"checkpoint-{number:09d}.safetensors", data)
+        folders.make(self.folder)
+        folders.write_atomically(self._path(number), data)
         self.sweep()
 
     def numbers(self) -> list[int]:

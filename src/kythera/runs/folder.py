@@ -40,7 +40,7 @@ def claim(path: Path) -> Claim:
         StoreError: it cannot be written, or already holds a result.
     """
     check_free(path)
-    made = _make(path)
+    made = make(path)
     found = Claim(path, made)
     try:
         with tempfile.TemporaryFile(dir=path):
@@ -62,7 +62,7 @@ def claim_next(parent: Path, name: str) -> Claim:
         StoreError: the folder cannot be written.
     """
     name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "result"
-    made = _make(parent)
+    made = make(parent)
     for number in range(1, MOST):
         path = parent / f"{name}-{number}"
         try:
@@ -111,8 +111,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise _unwritable(path, error) from error
 
 
-def _make(path: Path) -> list[Path]:
-    """Make a folder and those around it; the new ones, the outermost first."""
+def make(path: Path) -> list[Path]:
+    """Make a folder and those around it; the new ones, the outermost first.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
     missing = [p for p in (path, *path.parents) if not p.exists()][::-1]
     made: list[Path] = []
     try:
@@ -140,6 +144,6 @@ def _sync(folder: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> errors.StoreError:
     return errors.StoreError(
-        f"Results must be writable, but '{path}' is not: "
-        f"{error.strerror or error}. Give another folder with --out."
+        f"'{path}' cannot be written: {error.strerror or error}. Make room, or give "
+        "another folder: --out of a result, `files` of a store."
     )

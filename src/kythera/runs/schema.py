@@ -5,7 +5,6 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -25,7 +24,7 @@ metadata = MetaData(
     }
 )
 
-NAME = 200  # characters of the name of a study, a user, a metric
+NAME = 200  # characters of the name of a study or a user
 
 
 def _of(table: str) -> ForeignKey:
@@ -86,29 +85,6 @@ trial = Table(
     Column("seconds", Double, nullable=False),
     Column("state", String(20), nullable=False),
     Column("cause", Text, nullable=False),
-)
-
-metric = Table(
-    "metric",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("run_id", Integer, _of("run"), nullable=False),
-    Column("trial", Integer, nullable=False),
-    Column("name", String(NAME), nullable=False),
-    Column("value", Double),
-    Index(None, "run_id", "name", "trial"),
-)
-
-artifact = Table(
-    "artifact",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("run_id", Integer, _of("run"), nullable=False),
-    Column("trial", Integer),  # null: of the run
-    Column("name", String(NAME), nullable=False),
-    Column("sha256", String(64), nullable=False),
-    Column("size", BigInteger, nullable=False),
-    UniqueConstraint("run_id", "trial", "name"),
 )
 
 share = Table(

@@ -57,7 +57,7 @@ class Store:
             )
         self.files = Path(files or f"{self.address.database}.files")
         self.engine = self._engine(create)
-        with self.reading():
+        with self._told():
             self._check_version(create)
 
     def __repr__(self) -> str:
@@ -210,7 +210,7 @@ def address(url: str | Path) -> sa.URL:
 
 
 def check_name(what: str, name: str) -> str:
-    """A name of a study, user or metric as it is, where a database can hold it.
+    """A name of a study or a user as it is, where a database can hold it.
 
     Raises:
         InputError: empty, too long, or with characters that cannot be printed.

@@ -73,40 +73,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("study_id", "account_id", name=op.f("pk_share")),
     )
     op.create_table(
-        "artifact",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_id", sa.Integer(), nullable=False),
-        sa.Column("trial", sa.Integer(), nullable=True),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("size", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["run_id"], ["run.id"], name=op.f("fk_artifact_run_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_artifact")),
-        sa.UniqueConstraint(
-            "run_id", "trial", "name", name=op.f("uq_artifact_run_id_trial_name")
-        ),
-    )
-    op.create_table(
-        "metric",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_id", sa.Integer(), nullable=False),
-        sa.Column("trial", sa.Integer(), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("value", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["run_id"], ["run.id"], name=op.f("fk_metric_run_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_metric")),
-    )
-    op.create_index(
-        op.f("ix_metric_run_id_name_trial"),
-        "metric",
-        ["run_id", "name", "trial"],
-        unique=False,
-    )
-    op.create_table(
         "trial",
         sa.Column("run_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
