@@ -1,1 +1,0 @@
-"""How a store of each version becomes one of the next."""
