@@ -212,7 +212,9 @@ def lock(arguments: list[str]) -> int:
     ensure("dev")
     return call(
         tool("uv"), "pip", "compile", "--quiet", "--universal", "--upgrade",
-        "--no-header", "--no-annotate", "--no-emit-index-url", "--all-extras",
+        "--no-header", "--no-annotate", "--no-emit-index-url",
+        # not `kubernetes`: dask-kubernetes and comet-ml want different python-box
+        "--extra", "dev", "--extra", "geant4",
         "pyproject.toml", "-o", "constraints.txt", *arguments,
     )  # fmt: skip
 
