@@ -1,6 +1,8 @@
 """Pictures of the portal: one scale of colours, units on the axes, what is built."""
 
 import dataclasses
+import json
+import time
 
 import jax
 import numpy as np
@@ -120,3 +122,55 @@ def test_without_an_image_or_statistic_the_other_pictures_stay(problem, monkeypa
     monkeypatch.setattr(drawings, "_scan", lambda *_: (None, None, None))
     figures = drawings.draw(problem, DESIGNS, jax.random.key(1))
     assert list(figures) == ["panels", "panels_in_space", "cost"]
+
+
+def _ranges(figure):
+    layout = figure["layout"]
+    axes = layout.get("scene", layout)
+    return {k: v["range"] for k, v in axes.items() if "axis" in k and "range" in v}
+
+
+def test_a_sketch_has_the_same_axes_for_every_design(problem):
+    space = problem.space
+    ends = [space.decode(np.full(space.size, u), hard=True) for u in (0.0, 0.4, 1.0)]
+    drawn = [problem.sketch(design) for design in ends]
+    json.dumps(drawn, allow_nan=False)
+    for name in ("panels", "panels_in_space"):
+        ranges = [_ranges(figures[name]) for figures in drawn]
+        assert ranges[0] == ranges[1] == ranges[2]
+        assert len(ranges[0]) == (3 if "space" in name else 4)
+        assert drawn[0][name]["data"] != drawn[1][name]["data"]
+
+
+def test_a_sketch_cuts_no_panel(problem):
+    """Also where the budget does not shrink the longest ones."""
+    space = _within(problem.space, None)
+    sketch = drawings.Sketch.of(space, problem.pipeline.simulator.grid)
+    for u in (0.0, 1.0):
+        solid = sketch(space.decode(np.full(space.size, u)))["panels_in_space"]
+        ranges = _ranges(solid)
+        for trace in solid["data"]:
+            for axis in "xyz":
+                low, high = ranges[f"{axis}axis"]
+                assert all(low < v < high for v in trace[axis] if v is not None)
+
+
+def test_a_sketch_is_quick_and_compiles_nothing_anew(problem):
+    assert problem.sketch == muon_portal.problem(muons=10).sketch
+    assert hash(problem.sketch) == hash(muon_portal.problem(muons=10).sketch)
+    design = problem.design(problem.space.start)
+    problem.sketch(design)
+    began = time.process_time()
+    for _ in range(10):
+        problem.sketch(design)
+    assert time.process_time() - began < 1  # 0.03 s alone
+
+
+def test_a_sketch_draws_only_what_is_built(problem):
+    [best] = [
+        t
+        for t in problem.sketch(DESIGNS["best"])["panels_in_space"]["data"]
+        if t["name"] == "design"
+    ]
+    heights = {z for z in best["z"] if z is not None}
+    assert sorted(heights) == pytest.approx([-1.5, -1.3, -1.0, 1.0, 1.3])

@@ -36,6 +36,9 @@ class Problem(eqx.Module, Generic[D]):
         hard_objective: what is reported of it; by default the objective.
         draw: (problem, designs by name, key) -> figures by name, for reports; a figure
             is a dict in plotly's JSON format.
+        sketch: design -> figures by name: the geometry alone of one design, as built, in
+            milliseconds and without simulation, so that it can be drawn at any trial. Its
+            axes have fixed ranges, so that a slider over the trials does not jump.
         name: for tables and files.
     """
 
@@ -48,6 +51,7 @@ class Problem(eqx.Module, Generic[D]):
     hard_pipeline: Pipeline | None = None
     hard_objective: AbstractObjective | None = None
     draw: Callable[..., dict[str, dict]] | None = eqx.field(static=True, default=None)
+    sketch: Callable[[D], dict[str, dict]] | None = eqx.field(static=True, default=None)
     name: str = eqx.field(static=True, default="problem")
     is_hard: bool = eqx.field(static=True, default=False)
 

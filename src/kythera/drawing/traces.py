@@ -11,7 +11,10 @@ YELLOW, BLUE, RED, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#8A8F98"
 PALETTE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 START, BEST = RED, BLUE  # before and after, in every picture
-COLOUR_OF = {"start": START, "best": BEST, "true": BLACK, "predicted": BLUE}
+COLOUR_OF = {
+    **{"start": START, "best": BEST, "true": BLACK, "predicted": BLUE},
+    "design": BLUE,  # one alone
+}
 SEQUENTIAL = "Viridis"
 
 # Corners of a unit box around the origin, its twelve triangles and its twelve edges.
@@ -50,7 +53,7 @@ def plain(value: Any, digits: int | None = 6) -> Any:
 
 
 def colour(name_or_index: str | int) -> str:
-    """The colour of "start", "best", "true" or "predicted", or one of the palette."""
+    """The colour of a name in `COLOUR_OF` ("start", "best"), or one of the palette."""
     if isinstance(name_or_index, str):
         return COLOUR_OF.get(name_or_index, GREY)
     return PALETTE[name_or_index % len(PALETTE)]
@@ -136,6 +139,7 @@ def points(
     z: Any = None,
     *,
     stderr: Any = None,
+    stderr_x: Any = None,
     name: str = "",
     colour: str = BLUE,
     symbol: str = "circle",
@@ -148,6 +152,7 @@ def points(
         y: shape (n,).
         z: shape (n,), for three dimensions.
         stderr: error bars along y, shape (n,).
+        stderr_x: error bars along x, shape (n,).
         name: for the legend; none without one.
         colour: "#rrggbb".
         symbol: plotly's name of the marker.
@@ -165,8 +170,9 @@ def points(
     }
     if z is not None:
         trace["z"] = plain(z)
-    if stderr is not None:
-        trace["error_y"] = {"array": plain(stderr), "thickness": 1.2, "width": 3}
+    for axis, error in (("error_y", stderr), ("error_x", stderr_x)):
+        if error is not None:
+            trace[axis] = {"array": plain(error), "thickness": 1.2, "width": 3}
     return [trace]
 
 

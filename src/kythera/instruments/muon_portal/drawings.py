@@ -1,5 +1,6 @@
-"""Pictures of a portal for reports: panels, cost, images, rates of errors."""
+"""Pictures of a portal: panels, cost, images, rates of errors; a sketch of one design."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from kythera import drawing
 from kythera.core.compilation import jit
 from kythera.core.pipeline import Pipeline
+from kythera.core.space import Real, Space
 from kythera.core.types import Key
 from kythera.instruments.muon_portal.design import Portal, Prices, WithinBudget
 from kythera.instruments.muon_portal.objectives import roc
@@ -18,6 +20,8 @@ BATCH = 16  # cargoes at a time
 SPAN = (
     1000.0  # last over first colour of a slice: from the densest metals to light cargo
 )
+
+SPATIAL = ("x", "y", "z", "span_1", "span_2")
 
 
 def draw(problem: Any, designs: dict[str, Portal], key: Key) -> dict[str, dict]:
@@ -33,9 +37,10 @@ def draw(problem: Any, designs: dict[str, Portal], key: Key) -> dict[str, dict]:
     """
     pipeline = problem.hard().pipeline
     grid = pipeline.simulator.grid
+    outlines = {name: _outlines(portal) for name, portal in designs.items()}
     figures = {
-        "panels": _projections(grid, designs),
-        "panels_in_space": _solid(grid, designs),
+        "panels": _projections(grid.size, outlines, "before and after"),
+        "panels_in_space": _solid(grid.size, outlines, "before and after"),
         "cost": _cost(designs, problem.space.project),
     }
     seen = {name: _scan(pipeline, d, key) for name, d in designs.items()}
@@ -49,15 +54,67 @@ def draw(problem: Any, designs: dict[str, Portal], key: Key) -> dict[str, dict]:
     return figures
 
 
+@dataclasses.dataclass(frozen=True)
+class Sketch:
+    """The panels of one design, drawn on axes that hold all designs of a space.
+
+    Args:
+        size: of the volume along (x, y, z), m.
+        reach: half-lengths of the axes (x, y, z), m.
+    """
+
+    size: tuple[float, float, float]
+    reach: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, space: Space[Portal], grid: Grid) -> "Sketch":
+        """With axes as far as the bounds of the free parameters let a panel reach.
+
+        Args:
+            space: whose bounds count.
+            grid: the volume.
+        """
+        reach = np.asarray(grid.size) / 2
+        for group, panels in space.template.groups.items():
+            most = {name: np.asarray(getattr(panels, name)) for name in SPATIAL}
+            for name in SPATIAL:
+                domain = space.free.get(f"{group}.{name}")
+                if isinstance(domain, Real):
+                    most[name] = np.maximum(np.abs(domain.lower), np.abs(domain.upper))
+            # sides lie along the two axes after the one that is faced
+            first = ("xyz".index(panels.facing) + 1) % 3
+            far = [np.max(np.abs(most[name])) for name in "xyz"]
+            far[first] += np.max(most["span_1"]) / 2
+            far[(first + 1) % 3] += np.max(most["span_2"]) / 2
+            reach = np.maximum(reach, far)
+        x, y, z = (float(f"{1.05 * v:.3g}") for v in reach)
+        return cls(grid.size, (x, y, z))
+
+    def __call__(self, design: Portal) -> dict[str, dict]:
+        """Panels from two sides, and in space.
+
+        Args:
+            design: what is drawn.
+
+        Returns:
+            plotly figures by name.
+        """
+        panels = {"design": _outlines(design)}
+        return {
+            "panels": _projections(self.size, panels, "as built", self.reach),
+            "panels_in_space": _solid(self.size, panels, "as built", self.reach),
+        }
+
+
 def _outlines(portal: Portal) -> list[np.ndarray]:
     """Closed outline of each panel that is built, m, shape (5, xyz)."""
     found = []
     for panels in portal.groups.values():
         side_1, side_2, _ = (np.asarray(a) for a in panels.axes)
-        centre = np.asarray(panels.centre)
-        for i in np.flatnonzero(np.asarray(panels.present) > 0.5):
-            a = side_1[:, i] * float(panels.span_1[i]) / 2
-            b = side_2[:, i] * float(panels.span_2[i]) / 2
+        centre, present = np.asarray(panels.centre), np.asarray(panels.present)
+        half_1, half_2 = np.asarray(panels.span_1) / 2, np.asarray(panels.span_2) / 2
+        for i in np.flatnonzero(present > 0.5):
+            a, b = side_1[:, i] * half_1[i], side_2[:, i] * half_2[i]
             c = centre[:, i]
             found.append(
                 np.stack([c + a + b, c + a - b, c - a - b, c - a + b, c + a + b])
@@ -65,48 +122,64 @@ def _outlines(portal: Portal) -> list[np.ndarray]:
     return found
 
 
-def _projections(grid: Grid, designs: dict[str, Portal]) -> dict[str, Any]:
+def _projections(
+    size: tuple[float, float, float],
+    outlines: dict[str, list[np.ndarray]],
+    where: str,
+    reach: tuple[float, float, float] | None = None,
+) -> dict[str, Any]:
     """Panels as lines, the volume as a rectangle: from the side and from the front."""
 
     def view(axis: int) -> dict[str, Any]:
-        half = grid.size[axis] / 2
-        volume = drawing.rectangle((-half, half), (-grid.top, grid.top), name="volume")
-        panels = [
+        half, top = size[axis] / 2, size[2] / 2
+        volume = drawing.rectangle((-half, half), (-top, top), name="volume")
+        shown = [
             drawing.lines(
-                [outline[:, [axis, 2]] for outline in _outlines(portal)],
+                [outline[:, [axis, 2]] for outline in panels],
                 name=name,
                 colour=drawing.colour(name),
                 width=3,
             )
-            for name, portal in designs.items()
+            for name, panels in outlines.items()
         ]
-        return drawing.figure(
-            volume, *panels, x=f"{'xy'[axis]} (m)", y="z (m)", equal=True
+        figure = drawing.figure(
+            volume, *shown, x=f"{'xy'[axis]} (m)", y="z (m)", equal=True
         )
+        if reach is not None:
+            for name, far in (("xaxis", reach[axis]), ("yaxis", reach[2])):
+                figure["layout"][name]["range"] = [-far, far]
+        return figure
 
     return drawing.side_by_side(
         {"from the side": view(0), "from the front": view(1)},
-        caption="Panels before and after, and the volume that is scanned.",
+        caption=f"Panels {where}, and the volume that is scanned.",
     )
 
 
-def _solid(grid: Grid, designs: dict[str, Portal]) -> dict[str, Any]:
+def _solid(
+    size: tuple[float, float, float],
+    outlines: dict[str, list[np.ndarray]],
+    where: str,
+    reach: tuple[float, float, float] | None = None,
+) -> dict[str, Any]:
     """The portal in three dimensions."""
-    panels = [
-        drawing.lines(
-            _outlines(portal), name=name, colour=drawing.colour(name), width=4
-        )
-        for name, portal in designs.items()
+    shown = [
+        drawing.lines(panels, name=name, colour=drawing.colour(name), width=4)
+        for name, panels in outlines.items()
     ]
-    return drawing.figure(
-        drawing.box((0, 0, 0), grid.size, name="volume", opacity=0.1),
-        *panels,
+    figure = drawing.figure(
+        drawing.box((0, 0, 0), size, name="volume", opacity=0.1),
+        *shown,
         x="x (m)",
         y="y (m)",
         z="z (m)",
         height=560,
-        caption="Panels before and after, around the volume that is scanned; drag to turn.",
+        caption=f"Panels {where}, around the volume that is scanned; drag to turn.",
     )
+    if reach is not None:
+        for axis, far in zip("xyz", reach, strict=True):
+            figure["layout"]["scene"][f"{axis}axis"]["range"] = [-far, far]
+    return figure
 
 
 def _cost(designs: dict[str, Portal], project: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from kythera.instruments.muon_portal.design import (
     Prices,
     WithinBudget,
 )
-from kythera.instruments.muon_portal.drawings import draw
+from kythera.instruments.muon_portal.drawings import Sketch, draw
 from kythera.instruments.muon_portal.imaging import LikelihoodImage, PocaImage
 from kythera.instruments.muon_portal.inference import DenseStatistic, FillLevel
 from kythera.instruments.muon_portal.objectives import (
@@ -152,14 +152,16 @@ def problem(
     def pipeline(simulator: SoftPortal | HardPortal) -> Pipeline:
         return Pipeline(source, simulator, reconstruction, inference)
 
+    where = space(portal, grid, WithinBudget(prices, limit))
     return Problem(
-        space=space(portal, grid, WithinBudget(prices, limit)),
+        space=where,
         pipeline=pipeline(SoftPortal(grid, **measured)),
         objective=soft,
         events=events,
         hard_pipeline=pipeline(HardPortal(grid, **measured)),
         hard_objective=hard,
         draw=draw,
+        sketch=Sketch.of(where, grid),
         name="muon_portal",
     )
 

@@ -3,6 +3,9 @@
 import equinox as eqx
 
 from kythera.core.types import Array, Float
+from kythera.units import m
+
+LENGTH = 1 * m  # along which the planes may stand
 
 
 class Telescope(eqx.Module):

@@ -2,18 +2,17 @@
 
 import jax.numpy as jnp
 
-from kythera import drawing, errors
+from kythera import errors
 from kythera.core.objective import PerEventLoss
 from kythera.core.pipeline import Pipeline, Trace
 from kythera.core.problem import Problem
 from kythera.core.space import Real, Space
 from kythera.core.types import Array, Float
-from kythera.instruments.telescope.design import Telescope
+from kythera.instruments.telescope.design import LENGTH, Telescope
+from kythera.instruments.telescope.drawings import draw, sketch
 from kythera.instruments.telescope.reconstruction import LineFit
 from kythera.instruments.telescope.simulator import Beam, Planes
 from kythera.units import m, mm
-
-LENGTH = 1 * m
 
 
 class SlopeError(PerEventLoss):
@@ -60,31 +59,6 @@ def problem(planes: int = 4, events: int = 1000) -> Problem[Telescope]:
         objective=SlopeError(),
         events=events,
         draw=draw,
+        sketch=sketch,
         name="telescope",
     )
-
-
-def draw(problem: Problem, designs: dict, key: object) -> dict[str, dict]:
-    """The planes of each design along the beam, for reports."""
-    traces = [
-        drawing.points(
-            design.z,
-            [name] * len(design.z),
-            name=name,
-            colour=drawing.colour(name),
-            symbol="line-ns-open",
-            size=40,
-        )
-        for name, design in designs.items()
-    ]
-    caption = "Positions of the planes along the beam."
-    return {
-        "layout": drawing.figure(
-            *traces,
-            xaxis={"title": {"text": "z (m)"}, "range": [-0.05, 1.05]},
-            yaxis={"range": [-0.6, len(designs) - 0.4]},
-            showlegend=False,
-            height=240,
-            caption=caption,
-        )
-    }
