@@ -1,0 +1,320 @@
+"""Batch systems: SLURM, PBS and HTCondor, through dask-jobqueue.
+
+A job is one worker that does one evaluation at a time. It may vanish at any moment: the
+batch system starts it again where it can, and where a job is lost its place is filled by
+a new one.
+"""
+
+import contextlib
+import dataclasses
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kythera import errors
+from kythera.runs.executors import settings
+
+CHECKED = "10 s"  # how often lost jobs are looked for
+OWNED = ("ca", "cert", "key")  # files of a collaboration's certificates
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is asked of any batch system.
+
+    Args:
+        jobs: workers, one in each job.
+        cores: of a job; its one evaluation may use them all.
+        memory: of a job, such as "4GB"; the batch system holds it.
+        walltime: of a job, as hours:minutes:seconds.
+        account: who pays.
+        interface: network interface of scheduler and workers, such as "ib0".
+        port: of the scheduler; 0 takes a free one.
+        python: the environment's interpreter on the workers; by default this one.
+        folder: shared by all machines, for logs and certificates.
+        scratch: a worker's own folder; the shell there expands it.
+        extra: further directives of the batch system.
+        tls: encrypt and authenticate; without, whoever reaches the scheduler's port can
+            run code as you.
+        ca: file of the authority's certificate; with it `cert` and `key`. Without the
+            three, certificates that last as long as the cluster are made.
+        cert: file of the certificate.
+        key: file of its key.
+    """
+
+    jobs: int
+    cores: int = 1
+    memory: str = "2GB"
+    walltime: str = "01:00:00"
+    account: str = ""
+    interface: str = ""
+    port: int = 0
+    python: str = sys.executable
+    folder: str = "kythera-jobs"
+    scratch: str = "${TMPDIR:-/tmp}"
+    extra: tuple[str, ...] = ()
+    tls: bool = True
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    library: ClassVar[str] = "dask_jobqueue"
+    named: ClassVar[str]  # the library's class, less "Cluster"
+    submits: ClassVar[str]  # the program that takes a job
+
+    @property
+    def size(self) -> int:
+        """How many workers there will be."""
+        return self.jobs
+
+    @property
+    def seconds(self) -> int:
+        """The wall time."""
+        hours, minutes, seconds = map(int, self.walltime.split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+
+    def check(self, kind: str) -> None:
+        """Refuse what no batch system would take.
+
+        Raises:
+            InputError: a number, a time or a size that makes no sense.
+        """
+        settings.check_positive(kind, jobs=self.jobs, cores=self.cores)
+        settings.check_memory(kind, self.memory)
+        if not 0 <= self.port < 65536:
+            raise errors.InputError(
+                f"'port' of {kind!r} must be from 0 to 65535, but is {self.port}. "
+                "0 takes a free one."
+            )
+        if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", self.walltime) or not self.seconds:
+            raise errors.InputError(
+                f"'walltime' of {kind!r} must be hours:minutes:seconds, but is "
+                f"{self.walltime!r}. Write walltime=01:30:00."
+            )
+        given = [name for name in OWNED if getattr(self, name)]
+        if given and (len(given) < len(OWNED) or not self.tls):
+            raise errors.InputError(
+                f"Certificates of {kind!r} are the three files 'ca', 'cert' and 'key', "
+                f"with tls=true, but tls={str(self.tls).lower()} and {given} are given. "
+                "Give all or none of them."
+            )
+
+    def directives(self) -> Any:
+        """What the library does not write by itself."""
+        return [*self.extra]
+
+    def options(self) -> dict[str, Any]:
+        """Of a job, as the library names them."""
+        found = {
+            "cores": self.cores,
+            "memory": self.memory,
+            "processes": 1,
+            # A nanny beside a worker that dies early never restarts it; a job's end is
+            # the batch system's business anyway.
+            "nanny": False,
+            "death_timeout": settings.PATIENCE,
+            "local_directory": self.scratch,
+            "log_directory": str(Path(self.folder).absolute()),
+            "python": shlex.quote(self.python),
+            "job_name": "kythera",
+            "job_script_prologue": [
+                "export " + " ".join(f"{n}=1" for n in settings.THREADS)
+            ],
+            "job_extra_directives": self.directives(),
+            # The last of two words counts: one evaluation at a time, with all cores. The
+            # worker itself limits no memory: above its limit it would pause for ever.
+            "worker_extra_args": ["--nthreads", "1", "--memory-limit", "0"],
+        }
+        return found | ({"interface": self.interface} if self.interface else {})
+
+    def script(self) -> str:
+        """The text that is handed to the batch system, for a scheduler to come."""
+        job = settings.attribute(self.library, f"{self.named}Cluster").job_cls
+        protocol = "tls" if self.tls else "tcp"
+        address = f"{protocol}://SCHEDULER:{self.port or 'PORT'}"
+        return job(address, name="kythera-0", **self.options()).job_script()
+
+    def build(self) -> Any:
+        """The cluster, its jobs submitted.
+
+        Raises:
+            UnsupportedError: the batch system or a library is not there.
+            InputError: the batch system refuses the jobs.
+        """
+        factory = settings.attribute(self.library, f"{self.named}Cluster")
+        if shutil.which(self.submits) is None:
+            raise errors.UnsupportedError(
+                f"Jobs are handed over by `{self.submits}`, which is not on this "
+                "machine. Start from one that may submit jobs, or use 'dask:workers=2' "
+                "for the processors of this one."
+            )
+        cluster = factory(
+            n_workers=0,
+            scheduler_options={"dashboard_address": None, "port": self.port},
+            security=self._security(),
+            shared_temp_directory=str(Path(self.folder).absolute()),
+            **self.options(),
+        )
+        try:
+            cluster.sync(_submit, cluster, self.jobs)
+        except RuntimeError as error:
+            with contextlib.suppress(
+                AssertionError
+            ):  # it counts the jobs that never were
+                cluster.close(timeout=settings.PATIENCE)
+            raise errors.InputError(
+                f"`{self.submits}` must take the jobs of the workers, but said: "
+                f"{_reason(error)}. Mend the settings of the executor."
+            ) from error
+        cluster.adapt(
+            Adaptive=_keeper(),
+            minimum=self.jobs,
+            maximum=self.jobs,
+            interval=CHECKED,
+        )
+        return cluster
+
+    def _security(self) -> Any:
+        if not self.tls:
+            return None
+        security = settings.attribute("distributed", "Security")
+        if self.ca:
+            roles = {
+                f"tls_{role}_{what}": str(Path(getattr(self, what)).absolute())
+                for role in ("client", "scheduler", "worker")
+                for what in ("cert", "key")
+            }
+            authority = str(Path(self.ca).absolute())
+            return security(require_encryption=True, tls_ca_file=authority, **roles)
+        try:
+            return security.temporary()
+        except ImportError as error:
+            raise errors.UnsupportedError(
+                "Certificates are made by the package `cryptography`, which is not "
+                "installed. Install it (pip install cryptography), give files of your "
+                "own (ca=, cert=, key=), or write tls=false where nobody else can reach "
+                "the scheduler's port."
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Slurm(Batch):
+    """SLURM.
+
+    Args:
+        queue: the partition; one for spot jobs may take a job away, and gives it back.
+    """
+
+    queue: str = ""
+
+    named: ClassVar[str] = "SLURM"
+    submits: ClassVar[str] = "sbatch"
+
+    def directives(self) -> list[str]:
+        """Start a job again that was preempted, and keep its first log."""
+        return ["--requeue", "--open-mode=append", *self.extra]
+
+    def options(self) -> dict[str, Any]:
+        """With partition, account and time."""
+        return super().options() | _where(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pbs(Batch):
+    """PBS Pro, OpenPBS or Torque.
+
+    Args:
+        queue: name of the queue.
+    """
+
+    queue: str = ""
+
+    named: ClassVar[str] = "PBS"
+    submits: ClassVar[str] = "qsub"
+
+    def directives(self) -> list[str]:
+        """Start a job again whose node went away."""
+        return ["-r y", *self.extra]
+
+    def options(self) -> dict[str, Any]:
+        """With queue, account and time."""
+        return super().options() | _where(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class HTCondor(Batch):
+    """HTCondor: an evicted job starts again by itself.
+
+    Args:
+        disk: of a job.
+        image: container to run in, where the pool does that; `python` is its interpreter.
+    """
+
+    disk: str = "1GB"
+    image: str = ""
+
+    named: ClassVar[str] = "HTCondor"
+    submits: ClassVar[str] = "condor_submit"
+
+    def check(self, kind: str) -> None:
+        """Further directives are entries of the submit description."""
+        super().check(kind)
+        for line in self.extra:
+            if not re.fullmatch(r"\s*[+\w.]+\s*=.*", line):
+                raise errors.InputError(
+                    f"'extra' of {kind!r} takes entries of a submit description, but "
+                    f"got {line!r}. Write extra=[+MaxRuntime=3600]."
+                )
+
+    def directives(self) -> dict[str, Any]:
+        """Universe, time, account, container."""
+        found: dict[str, Any] = {"universe": "container" if self.image else "vanilla"}
+        if self.image:
+            # the shell of the container starts the worker
+            found |= {"container_image": self.image, "transfer_executable": "False"}
+        found["allowed_job_duration"] = self.seconds
+        if self.account:
+            found["accounting_group"] = self.account
+        pairs = (line.partition("=") for line in self.extra)
+        return found | {name.strip(): value.strip() for name, _, value in pairs}
+
+    def options(self) -> dict[str, Any]:
+        """With disk."""
+        return super().options() | {"disk": self.disk}
+
+
+def _where(batch: Slurm | Pbs) -> dict[str, Any]:
+    """Queue, account and time: what the user said; else the site's configuration."""
+    given = {"queue": batch.queue, "account": batch.account}
+    return {k: v for k, v in given.items() if v} | {"walltime": batch.walltime}
+
+
+async def _submit(cluster: Any, jobs: int) -> None:
+    """Hand over the jobs; an error of the batch system is raised here, and only here."""
+    cluster.scale(jobs)
+    await cluster
+
+
+def _keeper() -> type:
+    """The class that keeps the number of jobs: lost and unsubmitted ones are replaced."""
+    adaptive = settings.attribute("distributed.deploy.adaptive", "Adaptive")
+
+    class Keeper(adaptive):
+        async def adapt(self) -> None:
+            # One that could not be submitted (the batch system was busy) would count as
+            # there for ever.
+            for name, job in list(self.cluster.workers.items()):
+                if job.job_id is None:
+                    del self.cluster.workers[name]
+            await super().adapt()
+
+    return Keeper
+
+
+def _reason(error: Exception) -> str:
+    """What the batch system said, on one line."""
+    said = str(error).partition("stderr:")[2] or str(error)
+    return " ".join(said.split())[:500] or type(error).__name__
