@@ -151,11 +151,12 @@ class Batch:
                 "machine. Start from one that may submit jobs, or use 'dask:workers=2' "
                 "for the processors of this one."
             )
+        folder = self._make_folder()
         cluster = factory(
             n_workers=0,
             scheduler_options={"dashboard_address": None, "port": self.port},
             security=self._security(),
-            shared_temp_directory=str(Path(self.folder).absolute()),
+            shared_temp_directory=str(folder),
             **self.options(),
         )
         try:
@@ -176,6 +177,17 @@ class Batch:
             interval=CHECKED,
         )
         return cluster
+
+    def _make_folder(self) -> Path:
+        folder = Path(self.folder).absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.InputError(
+                f"'folder' must be one that this and the workers' machines can write, but "
+                f"'{folder}' cannot be made: {error.strerror}. Choose another."
+            ) from error
+        return folder
 
     def _security(self) -> Any:
         if not self.tls:
