@@ -58,6 +58,8 @@ _HOME = {
     "sensitivity": ("Sensitivity", "sensitivity"),
     "runs.describe": ("save",),
     "runs.result": ("Result", "load"),
+    "runs.store": ("Store",),
+    "runs.study": ("Study",),
     "report.page": ("report",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -28,7 +28,7 @@ class Kept:
     def add(self, trial: Trial) -> None:
         self.trials.append(trial)
 
-    def checkpoint(self, number: int, state: object) -> None:
+    def checkpoint(self, number: int, state: object, recommended: object) -> None:
         self.files[number] = checkpoint.encode(state, {"number": number})
 
     def after(self, number: int) -> Resume:

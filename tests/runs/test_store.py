@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 import kythera as ky
 from kythera import errors, testing
-from kythera.runs import schema, store, study
+from kythera.runs import recorder, schema, store
 from kythera.runs.store import Store
 from kythera.runs.study import Study
 
@@ -48,7 +48,7 @@ class Killed(BaseException):
     """The end of a process, as far as a thread can have one."""
 
 
-def dies_after(run: study.StoredRun, trial: int):
+def dies_after(run: recorder.StoredRun, trial: int):
     """As a kill between two writes: nothing is tidied up."""
 
     def callback(found) -> None:
@@ -142,7 +142,7 @@ def test_a_run_has_one_holder(kept):
 
 
 def test_signs_of_life_are_given(kept, monkeypatch):
-    monkeypatch.setattr(study, "BEAT", 0.01)
+    monkeypatch.setattr(recorder, "BEAT", 0.01)
     begun = begin(kept)
     with begun.begin() as run:
         with kept.writing() as connection:

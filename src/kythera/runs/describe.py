@@ -17,42 +17,72 @@ from kythera.runs.citation import REFERENCES
 from kythera.runs.result import FORMAT, VERSION, Result, write
 
 if TYPE_CHECKING:
-    from kythera.core.evaluation import Measured
+    from kythera.core.evaluation import AbstractEstimator, AbstractOptimiser, Measured
+    from kythera.core.problem import Problem
     from kythera.solution import Gain, Solution
 
 DRAW = 0xFFFFFFFC  # stream of the key that drawings use, beside those of the loop
 
 
-def describe(
-    solution: "Solution",
+def describe(solution: "Solution", **context: Any) -> Result:
+    """A solution as plain numbers, with the instrument's drawings.
+
+    Args:
+        solution: what `optimise` returned.
+        context: as for `begin`, from `reference` on.
+    """
+    figures, failure = _drawings(solution)
+    begun = begin(
+        solution.problem,
+        solution.optimiser,
+        solution.estimator,
+        solution.key,
+        **context,
+    )
+    record = begun | _found(solution)
+    record["drawing_failed"] = failure
+    record["events"] |= {"search": solution.events, "report": solution.report_events}
+    return Result(record, _trials(solution), figures)
+
+
+def begin(
+    problem: "Problem",
+    optimiser: "AbstractOptimiser",
+    estimator: "AbstractEstimator",
+    key: Any,
     *,
     reference: str = "",
     settings: Mapping[str, Any] | None = None,
     command: str = "",
     budget: Mapping[str, float | None] | None = None,
-    optimiser: str = "",
-    estimator: str = "",
-) -> Result:
-    """A solution as plain numbers, with the instrument's drawings.
+    optimiser_option: str = "",
+    estimator_option: str = "",
+) -> dict[str, Any]:
+    """The record of a search that begins: nothing was found, and best is the start.
 
     Args:
-        solution: what `optimise` returned.
+        problem: as `optimise` is given it.
+        optimiser: likewise.
+        estimator: likewise.
+        key: likewise.
         reference: where the problem comes from: "telescope", "package.module:problem".
         settings: what it was made with, `{"planes": 6}`.
         command: the line that repeats the run, where there is one.
         budget: limits by name: "events", "trials", "seconds".
-        optimiser: as the command line names it, "adam:step=0.02".
-        estimator: likewise.
+        optimiser_option: as the command line names it, "adam:step=0.02".
+        estimator_option: likewise.
     """
-    problem = solution.problem
-    figures, failure = _drawings(solution)
-    record = {
+    space, nothing = problem.space, {"value": None, "stderr": None}
+    unknown = {"start": nothing, "best": nothing, "gain": nothing}
+    start = _point(space, np.asarray(space.start))
+    return {
         "format": FORMAT,
         "version": VERSION,
         "kythera": __version__,
         "jax": importlib.metadata.version("jax"),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "finished": False,
         "command": command,
         "instrument": {
             "name": problem.name,
@@ -61,21 +91,30 @@ def describe(
             "weights": plain(problem.weights, digits=None),
             "rows": problem.events,
         },
-        "optimiser": _settings(solution.optimiser) | {"option": optimiser},
-        "estimator": _settings(solution.estimator) | {"option": estimator},
-        **_key(solution.key),
+        "optimiser": _settings(optimiser) | {"option": optimiser_option},
+        "estimator": _settings(estimator) | {"option": estimator_option},
+        **_key(key),
         "budget": {k: (budget or {}).get(k) for k in ("events", "trials", "seconds")},
         "events": {
-            "search": solution.events,
-            "report": solution.report_events,
-            "evaluation": solution.estimator.price(problem),
+            "search": 0,
+            "report": 0,
+            "evaluation": estimator.price(problem),
         },
-        **_found(solution),
-        "drawing_failed": failure,
-        "references": _references(solution),
+        "reason": "",
+        "seconds": 0.0,
+        "space": describe_space(space),
+        "start": start,
+        "best": start,
+        "soft": unknown | {"terms": {}, "slack": {}, "events": 0},
+        "hard": None,
+        "gain": nothing,
+        "terms": [],
+        "slack": [],
+        "causes": {},
+        "drawing_failed": "",
+        "references": _references(problem, optimiser, estimator),
         "files": {},
     }
-    return Result(record, _trials(solution), figures)
 
 
 def save(solution: "Solution", folder: str | Path, **context: Any) -> Path:
@@ -105,9 +144,9 @@ def _found(solution: "Solution") -> dict[str, Any]:
     """The part of the record that says what came out."""
     space = solution.problem.space
     return {
+        "finished": True,
         "reason": solution.reason,
         "seconds": solution.seconds,
-        "space": _space(space),
         "start": _point(space, solution.u_start),
         "best": _point(space, solution.u_best),
         "soft": _gain(solution.soft),
@@ -129,10 +168,10 @@ def _names(solution: "Solution") -> dict[str, list[str]]:
     return {"terms": sorted(known.terms), "slack": sorted(known.slack)}
 
 
-def _references(solution: "Solution") -> list[str]:
+def _references(problem: "Problem", *engines: Any) -> list[str]:
     """Of kythera, the problem's parts, the optimiser and the estimator, each once."""
-    found = dict.fromkeys((*REFERENCES, *solution.problem.references()))
-    for part in (solution.optimiser, solution.estimator):
+    found = dict.fromkeys((*REFERENCES, *problem.references()))
+    for part in engines:
         found |= dict.fromkeys(part.references)
     return list(found)
 
@@ -173,7 +212,7 @@ def _key(key: Any) -> dict[str, Any]:
     }
 
 
-def _space(space: Any) -> dict[str, Any]:
+def describe_space(space: Any) -> dict[str, Any]:
     """Columns over the coordinates, and the groups they come in."""
     names = space.names
     lower, upper, kinds = np.zeros(len(names)), np.ones(len(names)), []
@@ -181,8 +220,8 @@ def _space(space: Any) -> dict[str, Any]:
     for (path, where), domain in zip(space.groups.items(), space.domains, strict=True):
         kind = type(domain).__name__.lower()
         size = where.stop - where.start
+        shape = np.shape(space._leaves(space.template)[len(groups)])
         if hasattr(domain, "lower"):
-            shape = np.shape(space._leaves(space.template)[len(groups)])
             lower[where] = np.ravel(np.broadcast_to(np.asarray(domain.lower), shape))
             upper[where] = np.ravel(np.broadcast_to(np.asarray(domain.upper), shape))
         kinds += [kind] * size
@@ -191,6 +230,7 @@ def _space(space: Any) -> dict[str, Any]:
                 "path": path,
                 "kind": kind,
                 "size": size,
+                "shape": list(shape),
                 "unit": domain.unit,
                 "log": bool(getattr(domain, "log", False)),
                 "options": list(getattr(domain, "options", ())),

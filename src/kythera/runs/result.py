@@ -153,6 +153,11 @@ class Result:
         return int(self.record["events"]["search"])
 
     @property
+    def finished(self) -> bool:
+        """Whether start and best were measured anew (a study may be read before)."""
+        return bool(self.record.get("finished", True))
+
+    @property
     def causes(self) -> dict[int, str]:
         """Number of each failed trial -> why it failed."""
         return {int(k): v for k, v in self.record["causes"].items()}

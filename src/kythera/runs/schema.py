@@ -36,6 +36,9 @@ account = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(NAME), nullable=False, unique=True),
+    # what all runs of a user may cost together; null where nobody set a limit
+    Column("cpu_seconds_limit", Double),
+    Column("price_limit", Double),
 )
 
 study = Table(
@@ -64,6 +67,13 @@ run = Table(
     Column("began", Double, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("cpu_seconds", Double, nullable=False),
+    # of this run: JSON of what result.json holds, as far as it is known
+    Column("record", Text, nullable=False),
+    Column("recommended", LargeBinary, nullable=False),  # (2, n) float64
+    Column("limits", Text, nullable=False),  # JSON: events, trials, seconds, ...
+    Column("executor", Text, nullable=False),
+    Column("price_per_hour", Double, nullable=False),  # of one CPU
+    Column("tracker", Text, nullable=False),  # JSON: what a tracker calls this run
     UniqueConstraint("study_id", "number"),
 )
 
@@ -85,6 +95,27 @@ trial = Table(
     Column("seconds", Double, nullable=False),
     Column("state", String(20), nullable=False),
     Column("cause", Text, nullable=False),
+)
+
+metric = Table(
+    "metric",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Integer, _of("run"), nullable=False, index=True),
+    Column("name", String(NAME), nullable=False),
+    Column("step", BigInteger, nullable=False),  # number of a trial
+    Column("value", Double),
+)
+
+artifact = Table(
+    "artifact",
+    metadata,
+    Column("run_id", Integer, _of("run"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # -1: of the run
+    Column("name", String(NAME), primary_key=True),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("kind", String(NAME), nullable=False),  # media type
 )
 
 share = Table(

@@ -15,7 +15,7 @@ from typing import Any
 import kythera
 from kythera import errors, units
 
-BUDGETS = ("events", "trials", "seconds")
+BUDGETS = ("events", "trials", "seconds", "cpu_seconds", "price")
 # Key of a file or of `defaults`: what it must be.
 KEYS: dict[str, tuple[type, ...]] = {
     "instrument": (str,),
@@ -28,6 +28,16 @@ KEYS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "device": (str,),
     "out": (str,),
+    "cpu_seconds": (int, float),
+    "price": (int, float),
+    "price_per_hour": (int, float),
+    "store": (str,),
+    "files": (str,),
+    "name": (str,),
+    "executor": (str,),
+    "tracker": (str,),
+    "start": (str,),
+    "freeze": (list,),
     "set": (dict,),
 }
 NAME_OF = {
@@ -35,6 +45,7 @@ NAME_OF = {
     float: "a number",
     str: "a string",
     dict: "a table",
+    list: "a list",
     bool: "true or false",
     type(None): "none",
 }
@@ -59,6 +70,16 @@ class Spec:
         seed: of all random numbers.
         device: "cpu", "gpu" or "tpu".
         out: folder of the result.
+        cpu_seconds: CPU time after which no new design is asked for.
+        price: likewise, in the currency of `price_per_hour`.
+        price_per_hour: of one CPU.
+        store: database of studies: a path or a URL.
+        files: its folder for checkpoints and artifacts.
+        name: of the study.
+        executor: where designs are evaluated: "dask:workers=2".
+        tracker: where trials are shown as well: "mlflow".
+        start: study, and after a colon its trial, from whose design it starts.
+        freeze: leaves of the design that stay as they are.
         set: settings of the instrument by name.
     """
 
@@ -72,6 +93,16 @@ class Spec:
     seed: int | None = None
     device: str | None = None
     out: str | None = None
+    cpu_seconds: float | None = None
+    price: float | None = None
+    price_per_hour: float | None = None
+    store: str | None = None
+    files: str | None = None
+    name: str | None = None
+    executor: str | None = None
+    tracker: str | None = None
+    start: str | None = None
+    freeze: list[str] | None = None
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

@@ -18,11 +18,12 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from kythera import errors
 from kythera.runs import schema
+from kythera.runs.volume import Volume
 
 STALE = 60.0  # seconds without a heartbeat after which a run is nobody's
 BUSY = 30.0  # seconds that a writer waits for another one (SQLite)
-HEAD = "0001"  # the newest version of the schema
-_APPLICATION = 0x6B797468  # "kyth": marks an SQLite file as a store
+HEAD = "0002"  # the newest version of the schema
+_LOCK = 0x6B797468  # number of our lock in PostgreSQL: "kyth"
 
 
 class Store:
@@ -33,7 +34,9 @@ class Store:
             PostgreSQL database, "postgresql://user:password@host/name".
         user: whose studies are meant by their bare names; by default the login name.
         files: folder for checkpoints and artifacts; by default beside the SQLite file.
+        volume: where artifacts go instead, any fsspec URL.
         create: whether to make a store where there is none.
+        versions: whether to refuse a schema of another version (`upgrade` does not).
 
     Raises:
         StoreError: it cannot be reached, is another program's, or of a newer version.
@@ -45,7 +48,9 @@ class Store:
         *,
         user: str | None = None,
         files: str | Path | None = None,
+        volume: str | None = None,
         create: bool = True,
+        versions: bool = True,
     ):
         self.address = address(url)
         self.user = check_name("user", user or getpass.getuser())
@@ -56,9 +61,10 @@ class Store:
                 "see, but none was given. Give `files`."
             )
         self.files = Path(files or f"{self.address.database}.files")
+        self.volume = Volume(volume or self.files / "artifacts")
         self.engine = self._engine(create)
         with self._told():
-            self._check_version(create)
+            self._check_version(create, versions)
 
     def __repr__(self) -> str:
         """The address, without its password."""
@@ -99,6 +105,62 @@ class Store:
         made = connection.execute(table.insert().values(name=name))
         return int(made.inserted_primary_key[0])  # type: ignore[index]
 
+    def allow(
+        self, user: str, *, cpu_seconds: float | None, price: float | None
+    ) -> None:
+        """Limit what all runs of a user may cost together; None lifts a limit.
+
+        Raises:
+            InputError: a limit that is not above zero.
+        """
+        limits = {"cpu_seconds_limit": cpu_seconds, "price_limit": price}
+        for name, limit in limits.items():
+            if limit is not None and not limit > 0:
+                raise errors.InputError(
+                    f"`{name}` must be > 0, but is {limit}. Give a larger one, or none."
+                )
+        table = schema.account
+        with self.writing() as connection:
+            number = self.account(connection, user)
+            mine = table.update().where(table.c.id == number)
+            connection.execute(mine.values(**limits))
+
+    def usage(self) -> list[dict[str, Any]]:
+        """What the runs of each user took: events, CPU seconds, price, and their limits."""
+        a, s, r, t = schema.account, schema.study, schema.run, schema.trial
+        events = (
+            sa.select(t.c.run_id, sa.func.sum(t.c.events).label("events"))
+            .group_by(t.c.run_id)
+            .subquery()
+        )
+        price = r.c.cpu_seconds * r.c.price_per_hour / 3600
+        with self.reading() as connection:
+            rows = connection.execute(
+                sa.select(
+                    a.c.name.label("user"),
+                    sa.func.count(r.c.id).label("runs"),
+                    sa.func.coalesce(sa.func.sum(events.c.events), 0).label("events"),
+                    sa.func.coalesce(sa.func.sum(r.c.cpu_seconds), 0.0).label(
+                        "cpu_seconds"
+                    ),
+                    sa.func.coalesce(sa.func.sum(price), 0.0).label("price"),
+                    a.c.cpu_seconds_limit,
+                    a.c.price_limit,
+                )
+                .select_from(a)
+                .outerjoin(s, s.c.account_id == a.c.id)
+                .outerjoin(r, r.c.study_id == s.c.id)
+                .outerjoin(events, events.c.run_id == r.c.id)
+                .group_by(a.c.id)
+                .order_by(a.c.name)
+            ).mappings()
+            return [dict(row) | {"events": int(row["events"])} for row in rows]
+
+    def lock_volume(self, connection: sa.Connection) -> None:
+        """Until the end of the transaction nobody else adds artifacts or removes any."""
+        if not self.is_sqlite:  # where each writing transaction is alone anyway
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+
     def now(self, connection: sa.Connection) -> float:
         """Seconds since 1970 by the clock of the database, one for all machines."""
         if self.is_sqlite:  # a file on this machine
@@ -130,7 +192,7 @@ class Store:
             listen(engine, "begin", _begin_sqlite)
         return engine
 
-    def _check_version(self, create: bool) -> None:
+    def _check_version(self, create: bool, versions: bool) -> None:
         """Bring a new database to the newest version; refuse what is no store of ours."""
         with self.engine.connect() as connection:
             tables = set(sa.inspect(connection).get_table_names())
@@ -145,7 +207,7 @@ class Store:
             self.upgrade()
             return
         version = self.version()
-        if version != HEAD:
+        if versions and version != HEAD:
             remedy = (
                 "Upgrade it: `kythera store upgrade`."
                 if version < HEAD

@@ -2,17 +2,17 @@
 
 import dataclasses
 import json
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from kythera import errors
 from kythera.runs import schema
 from kythera.runs.checkpoint import Checkpoints
+from kythera.runs.recorder import StoredRun
 from kythera.runs.store import (
     STALE,
     Store,
@@ -21,13 +21,16 @@ from kythera.runs.store import (
     is_gone,
     plain_json,
 )
-from kythera.runs.trials import from_row, to_row
+from kythera.runs.trials import columns, from_row
 
 if TYPE_CHECKING:
     from kythera.core.evaluation import Trial
-    from kythera.optimise import Resume
+    from kythera.core.problem import Problem
+    from kythera.runs.result import Result
+    from kythera.solution import Solution
 
-BEAT = 5.0  # seconds between heartbeats
+RUN = 1  # the run that is meant where none is named
+DRAWING = "application/vnd.plotly.v1+json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +119,40 @@ class Study:
         )
 
     @classmethod
+    def of(
+        cls,
+        store: Store,
+        name: str,
+        problem: "Problem",
+        spec: Mapping[str, Any] | None = None,
+    ) -> "Study":
+        """The user's study of that name, begun where there is none yet.
+
+        Args:
+            store: where it is kept.
+            name: of the study.
+            problem: what it is about; its parameters must be those of the study.
+            spec: what rebuilds problem and engines, from `RunSpec.plain`.
+
+        Raises:
+            StoreError: there is one, of other parameters.
+        """
+        from kythera.runs.describe import describe_space
+
+        space = describe_space(problem.space)
+        mine = [s for s in cls.list(store) if (s.user, s.name) == (store.user, name)]
+        if not mine:
+            return cls.create(
+                store, name, instrument=problem.name, spec=spec or {}, space=space
+            )
+        if mine[0].space != space:
+            raise errors.StoreError(
+                f"The study {name!r} has the parameters {_some(mine[0].space)}, but the "
+                f"problem has {_some(space)}, or other bounds. Give another name."
+            )
+        return mine[0]
+
+    @classmethod
     def list(cls, store: Store) -> list["Study"]:
         """All that the user may read, in the order in which they began."""
         s, a, share = schema.study, schema.account, schema.share
@@ -171,13 +208,22 @@ class Study:
                 f"To delete the study {self.name!r} its name must be given once more, but "
                 f"{name!r} was."
             )
-        runs = self.runs()
+        runs, kept = self.runs(), schema.artifact
+        mine = kept.c.run_id.in_([run["id"] for run in runs])
         with self.store.writing() as connection:
+            digests = set(
+                connection.execute(sa.select(kept.c.sha256).where(mine)).scalars()
+            )
             connection.execute(
                 schema.study.delete().where(schema.study.c.id == self.id)
             )
         for run in runs:
             Checkpoints(self.folder(run["id"])).clear()
+        with self.store.writing() as connection:
+            self.store.lock_volume(connection)
+            used = sa.select(kept.c.sha256).where(kept.c.sha256.in_(digests))
+            for digest in digests - set(connection.execute(used).scalars()):
+                self.store.volume.drop(digest)
 
     def runs(self) -> "list[dict[str, Any]]":
         """Number, state, reason, holder, times of each run."""
@@ -190,27 +236,144 @@ class Study:
             ).mappings()
             return [dict(row) for row in rows]
 
-    def trials(self, run: int = 1) -> "list[Trial]":
+    def run(self, run: int = RUN) -> "dict[str, Any]":
+        """What `runs` says of one of them.
+
+        Raises:
+            StoreError: there is none of that number.
+        """
+        found = self.runs()
+        for row in found:
+            if row["number"] == run:
+                return row
+        raise errors.StoreError(
+            f"The study {self.name!r} has no run {run}, but {len(found)} run(s). Count "
+            "from 1; a study without any was not begun."
+        )
+
+    def count(self, run: int = RUN) -> int:
+        """How many trials a run has."""
+        r, t = schema.run, schema.trial
+        with self.store.reading() as connection:
+            counted = (
+                sa.select(sa.func.count())
+                .select_from(t.join(r, r.c.id == t.c.run_id))
+                .where(r.c.study_id == self.id, r.c.number == run)
+            )
+            return int(connection.execute(counted).scalar_one())
+
+    def trials(self, run: int = RUN) -> "list[Trial]":
         """All trials of a run, in order.
 
         Args:
             run: its number, from 1.
         """
-        r, t = schema.run, schema.trial
+        return [from_row(row) for row in self._rows(run)]
+
+    def columns(self, run: int = RUN, after: int = -1) -> "dict[str, Any]":
+        """Trials as the columns of a result's `trials.npz`, read without JAX.
+
+        Args:
+            run: its number, from 1.
+            after: only trials behind this number.
+
+        Returns:
+            arrays by name, and under "names" those of terms and constraints.
+        """
+        return columns(self._rows(run, after), len(self.space["names"]))
+
+    def result(self, run: int = RUN) -> "Result":
+        """A run as a result, such as `ky.load` reads, finished or not.
+
+        Where it is not finished, nothing was measured anew yet: its `best` is what the
+        optimiser would build now, and the numbers of start and best are unknown.
+
+        Raises:
+            StoreError: there is no such run, or it has not begun to search.
+        """
+        from kythera.runs.result import Result
+
+        row, trials = self.run(run), self.columns(run)
+        record = json.loads(row["record"] or "{}")
+        if not record:
+            raise errors.StoreError(
+                f"Run {run} of the study {self.name!r} has not begun to search: it is "
+                f"{row['state']!r}. Wait, or begin it with `kythera resume`."
+            )
+        names = trials.pop("names")
+        if not record["finished"]:
+            causes = self._causes(row["id"])
+            record |= names | {"seconds": row["seconds"], "causes": causes}
+            record["reason"] = row["reason"] or row["state"]
+            record["events"]["search"] = int(trials["events"].sum())
+            if row["recommended"]:
+                now = np.frombuffer(row["recommended"], "<f8").reshape(2, -1)
+                record["best"] = {"cube": now[0].tolist(), "values": now[1].tolist()}
+        for key in ("terms", "slack"):  # in the order of the record
+            order = [names[key].index(n) for n in record[key] if n in names[key]]
+            for column in (key, f"{key}_stderr"):
+                trials[column] = trials[column][:, order]
+        figures = self._file(row["id"], "figures.json")
+        return Result(record, trials, json.loads(figures) if figures else {})
+
+    def metrics(self, run: int = RUN) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+        """What was logged: name -> (steps, values)."""
+        table, found = schema.metric, {}
         with self.store.reading() as connection:
             rows = connection.execute(
-                sa.select(t)
-                .join(r, r.c.id == t.c.run_id)
-                .where(r.c.study_id == self.id, r.c.number == run)
-                .order_by(t.c.number)
+                sa.select(table.c.name, table.c.step, table.c.value)
+                .where(table.c.run_id == self.run(run)["id"])
+                .order_by(table.c.step, table.c.id)
+            )
+            for name, step, value in rows:
+                nan = float("nan") if value is None else value
+                found.setdefault(name, []).append((step, nan))
+        return {
+            name: (np.array([s for s, _ in pairs]), np.array([v for _, v in pairs]))
+            for name, pairs in found.items()
+        }
+
+    def artifacts(self, run: int = RUN) -> "list[dict[str, Any]]":
+        """The files that a run kept: number, name, sha256, bytes, kind."""
+        table = schema.artifact
+        with self.store.reading() as connection:
+            rows = connection.execute(
+                sa.select(table)
+                .where(table.c.run_id == self.run(run)["id"])
+                .order_by(table.c.number, table.c.name)
             ).mappings()
-            return [from_row(dict(row)) for row in rows]
+            return [dict(row) for row in rows]
+
+    def artifact(self, name: str, run: int = RUN, number: int = -1) -> bytes:
+        """The contents of a file that a run kept.
+
+        Raises:
+            StoreError: there is none of that name; it is missing or was altered.
+        """
+        found = self._file(self.run(run)["id"], name, number)
+        if found is None:
+            known = [a["name"] for a in self.artifacts(run) if a["number"] == number]
+            raise errors.StoreError(
+                f"Run {run} of the study {self.name!r} kept no file {name!r}. "
+                f"{errors.nearest(name, known) if known else 'It kept none.'}"
+            )
+        return found
+
+    def drawings(self, run: int = RUN) -> "list[int]":
+        """Numbers of the trials whose instrument was drawn."""
+        kept = self.artifacts(run)
+        return sorted({a["number"] for a in kept if a["kind"] == DRAWING})
+
+    def drawing(self, number: int, run: int = RUN) -> "dict[str, dict]":
+        """The instrument at a trial: plotly figures by name; empty where none was kept."""
+        kept = self._file(self.run(run)["id"], "drawing.json", number)
+        return json.loads(kept) if kept else {}
 
     def folder(self, run_id: int) -> Path:
         """Where the checkpoints of a run are."""
         return self.store.files / "checkpoints" / f"{self.id}-{run_id}"
 
-    def begin(self, run: int = 1) -> "StoredRun":
+    def begin(self, run: int = RUN) -> "StoredRun":
         """Hold a run, a new one or one that was interrupted, to record its trials.
 
         Args:
@@ -247,6 +410,12 @@ class Study:
                         began=now,
                         seconds=0.0,
                         cpu_seconds=0.0,
+                        record="",
+                        recommended=b"",
+                        limits="{}",
+                        executor="",
+                        price_per_hour=0.0,
+                        tracker="{}",
                     )
                 )
                 return StoredRun(self, int(made.inserted_primary_key[0]), me)  # type: ignore[index]
@@ -265,6 +434,55 @@ class Study:
             )
         return StoredRun(self, found["id"], me, found["seconds"], found["cpu_seconds"])
 
+    def optimise(
+        self, problem: "Problem", *engines: Any, key: Any, **options: Any
+    ) -> "Solution":
+        """Search, as `ky.optimise` does, and keep all of it; go on where it stopped.
+
+        Args:
+            problem: what the study is about.
+            engines: optimiser and, where not the default, estimator.
+            key: root of all random numbers, the same one when it goes on.
+            options: those of `kythera.runs.session.search`.
+        """
+        from kythera.runs.session import search
+
+        return search(self, problem, *engines, key=key, **options)
+
+    def _rows(self, run: int, after: int = -1) -> "list[dict[str, Any]]":
+        r, t = schema.run, schema.trial
+        with self.store.reading() as connection:
+            rows = connection.execute(
+                sa.select(t)
+                .join(r, r.c.id == t.c.run_id)
+                .where(r.c.study_id == self.id, r.c.number == run, t.c.number > after)
+                .order_by(t.c.number)
+            ).mappings()
+            return [dict(row) for row in rows]
+
+    def _causes(self, run_id: int) -> dict[str, str]:
+        """Number -> cause of each failed trial."""
+        t = schema.trial
+        with self.store.reading() as connection:
+            rows = connection.execute(
+                sa.select(t.c.number, t.c.cause)
+                .where(t.c.run_id == run_id, t.c.state == "failed")
+                .order_by(t.c.number)
+            )
+            return {str(number): cause for number, cause in rows}
+
+    def _file(self, run_id: int, name: str, number: int = -1) -> bytes | None:
+        table = schema.artifact
+        with self.store.reading() as connection:
+            digest = connection.execute(
+                sa.select(table.c.sha256).where(
+                    table.c.run_id == run_id,
+                    table.c.number == number,
+                    table.c.name == name,
+                )
+            ).scalar()
+        return None if digest is None else self.store.volume.get(digest, name)
+
     def _own(self) -> None:
         if self.user != self.store.user:
             raise errors.StoreError(
@@ -273,141 +491,6 @@ class Study:
             )
 
 
-class StoredRun:
-    """The recorder of one run: what it was given is in the store before it returns.
-
-    Use it in a `with` block: a thread says every five seconds that the run is alive, and at
-    the end nobody holds it any more.
-
-    Args:
-        study: whose run.
-        id: in the store.
-        holder: this process.
-        seconds, cpu_seconds: that the run took before.
-    """
-
-    def __init__(
-        self,
-        study: Study,
-        id: int,
-        holder: str,
-        seconds: float = 0.0,
-        cpu_seconds: float = 0.0,
-    ):
-        self.study, self.id, self.holder = study, id, holder
-        self.checkpoints = Checkpoints(study.folder(id))
-        self._before = seconds, cpu_seconds
-        self._clock = time.perf_counter(), time.process_time()
-        self._waiting: list[Trial] = []
-        self._end = threading.Event()
-        self._lost = ""
-        self._beat = threading.Thread(target=self._beats, daemon=True)
-
-    def __enter__(self) -> "StoredRun":
-        """Begin to give signs of life."""
-        self._beat.start()
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Write what waits and let go of the run, in whatever way it ends."""
-        self._end.set()
-        self._beat.join()
-        self.flush()
-        state = "stopped" if kind is not None else None
-        self._update(holder="", **({"state": state} if state else {}))
-
-    def resume(self) -> "Resume | None":
-        """Where the run goes on; None where it begins.
-
-        Trials behind the last checkpoint are dropped: they will be measured again, the same.
-        """
-        from kythera.optimise import Resume
-
-        saved = self.checkpoints.load()
-        number = -1 if saved is None else int(saved[1]["number"])
-        table = schema.trial
-        with self.study.store.writing() as connection:
-            self._check_held(connection)
-            connection.execute(
-                table.delete().where(table.c.run_id == self.id, table.c.number > number)
-            )
-            rows = connection.execute(
-                sa.select(table)
-                .where(table.c.run_id == self.id)
-                .order_by(table.c.number)
-            ).mappings()
-            trials = [from_row(dict(row)) for row in rows]
-        if saved is None:
-            return None
-        if len(trials) != number + 1:
-            raise errors.StoreError(
-                f"The study {self.study.name!r} has {len(trials)} trials where its "
-                f"checkpoint counts {number + 1}. The database and the folder "
-                f"'{self.study.store.files}' are not of one store: bring back its own."
-            )
-        return Resume(trials, saved[0], self._before[0])
-
-    def add(self, trial: "Trial") -> None:
-        """Keep one trial; written with its batch."""
-        self._waiting.append(trial)
-
-    def checkpoint(self, number: int, state: Any) -> None:
-        """Write the trials that wait, then the state after them."""
-        self.flush()
-        about = {"study": self.study.name, "user": self.study.user, "run": self.id}
-        self.checkpoints.save(number, state, about)
-
-    def flush(self) -> None:
-        """Write the trials that wait.
-
-        Raises:
-            StoreError: the database is lost, or another process has taken the run over.
-        """
-        waiting, table = list(self._waiting), schema.trial
-        if waiting:
-            with self.study.store.writing() as connection:
-                self._check_held(connection)
-                rows = [{"run_id": self.id, **to_row(trial)} for trial in waiting]
-                connection.execute(table.insert(), rows)
-            del self._waiting[: len(waiting)]
-        self._update()
-
-    def finish(self, state: str, reason: str) -> None:
-        """Say how the run ended: "finished", "stopped" or "failed"."""
-        self.flush()
-        self._update(state=state, reason=reason)
-
-    def _beats(self) -> None:
-        while not self._end.wait(BEAT):
-            try:
-                self._update()
-            except errors.StoreError:
-                continue  # what the search writes next will tell
-
-    def _update(self, **values: Any) -> None:
-        """Times and a sign of life, and what else is to be said of the run."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        table = schema.run
-        with self.study.store.writing() as connection:
-            self._check_held(connection)
-            connection.execute(
-                table.update()
-                .where(table.c.id == self.id)
-                .values(
-                    heartbeat=self.study.store.now(connection),
-                    seconds=self._before[0] + wall - self._clock[0],
-                    cpu_seconds=self._before[1] + cpu - self._clock[1],
-                    **values,
-                )
-            )
-
-    def _check_held(self, connection: sa.Connection) -> None:
-        table = schema.run
-        who = connection.execute(
-            sa.select(table.c.holder).where(table.c.id == self.id)
-        ).scalar()
-        if who != self.holder:
-            raise errors.StoreError(
-                f"The run is no longer ours: it is held by {who or 'nobody'}, because it "
-                "gave no sign of life, or was deleted. Nothing more is written."
-            )
+def _some(space: Mapping[str, Any]) -> str:
+    names = list(space["names"])
+    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +81,40 @@ def from_row(row: Mapping[str, Any]) -> "Trial":
         float(row["seconds"]),
         int(row["spent"]),
     )
+
+
+def columns(rows: Sequence[Mapping[str, Any]], parameters: int) -> dict[str, Any]:
+    """Rows as the columns of `trials.npz`, without JAX.
+
+    Args:
+        rows: of one run, in order.
+        parameters: coordinates of the space.
+
+    Returns:
+        the columns, each with a leading axis `trial`, and the sorted names of terms and
+        constraints under "names".
+    """
+    found: dict[str, Any] = {
+        name: np.array([row[name] for row in rows], kind)
+        for name, kind in (
+            *(("number", np.int64), ("sample", np.int64), ("events", np.int64)),
+            *(("spent", np.int64), ("seconds", float), ("state", "U8")),
+        )
+    }
+    for name, column in (("u", "point"), ("values", "design")):
+        data = b"".join(row[column] for row in rows)
+        found[name] = np.frombuffer(data, "<f8").reshape(len(rows), parameters)
+    for name, column in (("total", "value"), ("stderr", "stderr")):
+        found[name] = np.array([_back(row[column]) for row in rows], float)
+    names = {}
+    for key in ("terms", "slack"):
+        read = [json.loads(row[key]) for row in rows]
+        names[key] = sorted({name for named in read for name in named})
+        pairs = [[named.get(n, (None, None)) for n in names[key]] for named in read]
+        table = np.array([[list(map(_back, p)) for p in row] for row in pairs], float)
+        table = table.reshape(len(rows), len(names[key]), 2)
+        found[key], found[f"{key}_stderr"] = table[..., 0], table[..., 1]
+    return found | {"names": names}
 
 
 def _column(value: float) -> float | None:
