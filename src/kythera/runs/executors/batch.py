@@ -11,6 +11,8 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,25 +153,22 @@ class Batch:
                 "machine. Start from one that may submit jobs, or use 'dask:workers=2' "
                 "for the processors of this one."
             )
-        folder = self._make_folder()
-        cluster = factory(
-            n_workers=0,
-            scheduler_options={"dashboard_address": None, "port": self.port},
-            security=self._security(),
-            shared_temp_directory=str(folder),
-            **self.options(),
-        )
-        try:
-            cluster.sync(_submit, cluster, self.jobs)
-        except RuntimeError as error:
-            with contextlib.suppress(
-                AssertionError
-            ):  # it counts the jobs that never were
-                cluster.close(timeout=settings.PATIENCE)
+        with contextlib.ExitStack() as stack:
+            folder = _made(Path(self.folder).absolute())
+            cluster = factory(
+                n_workers=0,
+                scheduler_options={"dashboard_address": None, "port": self.port},
+                security=self._security(folder, stack),
+                **self.options(),
+            )
+            certificates = stack.pop_all()
+        weakref.finalize(cluster, certificates.close)
+        if said := cluster.sync(_submit, cluster, self.jobs):
+            cluster.close(timeout=settings.PATIENCE)
             raise errors.InputError(
-                f"`{self.submits}` must take the jobs of the workers, but said: "
-                f"{_reason(error)}. Mend the settings of the executor."
-            ) from error
+                f"`{self.submits}` must take the jobs of the workers, but said: {said}. "
+                "Mend the settings of the executor."
+            )
         cluster.adapt(
             Adaptive=_keeper(),
             minimum=self.jobs,
@@ -178,38 +177,33 @@ class Batch:
         )
         return cluster
 
-    def _make_folder(self) -> Path:
-        folder = Path(self.folder).absolute()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.InputError(
-                f"'folder' must be one that this and the workers' machines can write, but "
-                f"'{folder}' cannot be made: {error.strerror}. Choose another."
-            ) from error
-        return folder
-
-    def _security(self) -> Any:
+    def _security(self, folder: Path, stack: contextlib.ExitStack) -> Any:
+        """Of the cluster; files that are made for it go when the stack is closed."""
         if not self.tls:
             return None
-        security = settings.attribute("distributed", "Security")
-        if self.ca:
-            roles = {
-                f"tls_{role}_{what}": str(Path(getattr(self, what)).absolute())
-                for role in ("client", "scheduler", "worker")
-                for what in ("cert", "key")
-            }
-            authority = str(Path(self.ca).absolute())
-            return security(require_encryption=True, tls_ca_file=authority, **roles)
-        try:
-            return security.temporary()
-        except ImportError as error:
-            raise errors.UnsupportedError(
-                "Certificates are made by the package `cryptography`, which is not "
-                "installed. Install it (pip install cryptography), give files of your "
-                "own (ca=, cert=, key=), or write tls=false where nobody else can reach "
-                "the scheduler's port."
-            ) from error
+        factory = settings.attribute("distributed", "Security")
+        ca, cert, key = (Path(getattr(self, name)).absolute() for name in OWNED)
+        if not self.ca:
+            try:
+                made = factory.temporary()
+            except ImportError as error:
+                raise errors.UnsupportedError(
+                    "Certificates are made by the package `cryptography`, which is not "
+                    "installed. Install it (pip install cryptography), give files of "
+                    "your own (ca=, cert=, key=), or write tls=false where nobody else "
+                    "can reach the scheduler's port."
+                ) from error
+            own = Path(tempfile.mkdtemp(prefix="tls-", dir=folder))  # mode 0700
+            stack.callback(shutil.rmtree, own, ignore_errors=True)
+            ca, cert, key = own / "cert.pem", own / "cert.pem", own / "key.pem"
+            cert.write_text(made.tls_ca_file, encoding="utf-8")
+            key.write_text(made.tls_worker_key, encoding="utf-8")
+        roles = {
+            f"tls_{role}_{what}": str(file)
+            for role in ("client", "scheduler", "worker")
+            for what, file in (("cert", cert), ("key", key))
+        }
+        return factory(require_encryption=True, tls_ca_file=str(ca), **roles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,10 +298,35 @@ def _where(batch: Slurm | Pbs) -> dict[str, Any]:
     return {k: v for k, v in given.items() if v} | {"walltime": batch.walltime}
 
 
-async def _submit(cluster: Any, jobs: int) -> None:
-    """Hand over the jobs; an error of the batch system is raised here, and only here."""
-    cluster.scale(jobs)
-    await cluster
+def _made(folder: Path) -> Path:
+    """The folder, made where it is not there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.InputError(
+            "'folder' must be one that this and the workers' machines can write, but "
+            f"'{folder}' cannot be made: {error.strerror}. Choose another."
+        ) from error
+    return folder
+
+
+async def _submit(cluster: Any, jobs: int) -> str:
+    """Hand over the jobs; what the batch system has against them, empty for nothing."""
+    for _ in range(jobs):
+        cluster.worker_spec.update(cluster.new_worker_spec())
+    try:
+        await cluster
+    except RuntimeError as error:
+        closed = settings.attribute("distributed.core", "Status").closed
+        for job in cluster.workers.values():
+            job.status = closed  # else the cluster cannot be closed
+        said = str(error).partition("stderr:")[2] or str(error)
+        return " ".join(said.split())[:500]
+    return ""
 
 
 def _keeper() -> type:
@@ -324,9 +343,3 @@ def _keeper() -> type:
             await super().adapt()
 
     return Keeper
-
-
-def _reason(error: Exception) -> str:
-    """What the batch system said, on one line."""
-    said = str(error).partition("stderr:")[2] or str(error)
-    return " ".join(said.split())[:500] or type(error).__name__

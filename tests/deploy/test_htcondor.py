@@ -1,0 +1,98 @@
+"""HTCondor: the submit description says what was asked, and a worker comes of it."""
+
+import os
+import shlex
+import time
+
+import distributed
+import pytest
+
+from kythera import errors
+from kythera.runs.executors import clusters
+
+from . import condor
+
+
+def description(tmp_path, **settings) -> tuple[dict[str, str], list[str]]:
+    given = {"jobs": 4, "folder": str(tmp_path), **settings}
+    return condor.read(clusters.script("htcondor", given))
+
+
+def test_quotes_are_read():
+    assert condor.unquoted("\"3 'a b' c\"") == ["3", "a b", "c"]
+    assert condor.unquoted("\"one ''\"") == ["one", ""]
+    assert condor.unquoted("\"-c 'say ''so'' \"\"now\"\"'\"") == [
+        "-c",
+        "say 'so' \"now\"",
+    ]
+
+
+def test_what_is_asked_for(tmp_path):
+    entries, arguments = description(
+        tmp_path, cores=2, memory="4GB", disk="3GB", walltime="02:00:00", account="lhcb"
+    )
+    assert entries["universe"] == "vanilla"
+    assert entries["executable"] == "/bin/sh"
+    assert entries["my.daskworkercores"] == "2"
+    assert entries["requestcpus"] == "MY.DaskWorkerCores"
+    assert entries["my.daskworkermemory"] == str(4 * 10**9)
+    assert entries["requestmemory"] == "floor(MY.DaskWorkerMemory / 1048576)"  # MiB
+    assert entries["my.daskworkerdisk"] == str(3 * 10**9)
+    assert entries["requestdisk"] == "floor(MY.DaskWorkerDisk / 1024)"  # KiB
+    assert entries["allowed_job_duration"] == "7200"
+    assert entries["accounting_group"] == "lhcb"
+    assert entries["logdirectory"] == str(tmp_path)
+    assert arguments[0] == "-c"
+    assert len(arguments) == 2
+
+
+def test_the_worker_has_no_nanny_and_one_evaluation(tmp_path):
+    _, (_, command) = description(tmp_path, cores=2, python="/opt/my env/bin/python")
+    exports, worker = map(shlex.split, command.split("; "))
+    assert exports == [
+        "export", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1",
+    ]  # fmt: skip
+    assert worker[:3] == ["/opt/my env/bin/python", "-m", "distributed.cli.dask_worker"]
+    assert worker[3] == "tls://SCHEDULER:PORT"
+    assert "--no-nanny" in worker
+    options = dict(zip(worker, worker[1:]))  # the last of two counts, as for the worker
+    assert options["--nthreads"] == "1"
+    assert options["--memory-limit"] == "0"
+    assert options["--death-timeout"] == "120"
+
+
+def test_a_container_and_further_entries(tmp_path):
+    entries, _ = description(
+        tmp_path,
+        image="docker://collaboration/kythera:1",
+        extra="[+MaxRuntime=3600, requirements=(OpSysAndVer == AlmaLinux9)]",
+    )
+    assert entries["universe"] == "container"
+    assert entries["container_image"] == "docker://collaboration/kythera:1"
+    assert entries["transfer_executable"] == "False"
+    assert entries["+maxruntime"] == "3600"
+    assert entries["requirements"] == "(OpSysAndVer == AlmaLinux9)"
+
+
+def test_a_line_that_is_no_entry():
+    with pytest.raises(errors.InputError, match=r"'--gres=gpu'.*MaxRuntime"):
+        clusters.read("htcondor", {"jobs": 1, "extra": ["--gres=gpu"]})
+
+
+def test_a_worker_comes_and_goes(tmp_path, monkeypatch):
+    """Through programs that stand in for HTCondor's, with certificates."""
+    condor.install(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    settings = {"jobs": 1, "interface": "lo", "folder": str(tmp_path / "jobs")}
+    with clusters.build("htcondor", settings) as cluster:
+        assert cluster.scheduler_address.startswith("tls://127.0.0.1:")
+        with distributed.Client(cluster) as client:
+            client.wait_for_workers(1, timeout=60)
+            work = client.submit(lambda: os.environ["OPENBLAS_NUM_THREADS"])
+            assert work.result(timeout=60) == "1"
+            (worker,) = client.scheduler_info()["workers"].values()
+            assert worker["nthreads"] == 1
+    end = time.monotonic() + 30
+    while (left := condor.alive(tmp_path)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not left
