@@ -1,6 +1,14 @@
 """The loop: budgets that are never exceeded, and batches that they cut."""
 
+import concurrent.futures
 import html
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import jax
 import numpy as np
@@ -8,10 +16,14 @@ import pytest
 
 import kythera as ky
 from kythera import errors, testing
+from kythera.core.evaluation import outcomes
 from kythera.report.page import report as write_report
 from kythera.runs.describe import save
 from kythera.runs.result import load
 from kythera.testing.textbook import Point
+
+from .laws.test_resume import Kept
+from .laws.test_resume import same as same_trials
 
 KEY = jax.random.key(3)
 
@@ -195,3 +207,199 @@ def test_a_copy_that_only_fails_gives_up_and_the_others_go_on():
     assert "20 evaluations in a row failed" in ends
     assert "" in ends
     assert found.reason == "all trials are done"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(True, "a callback asked to stop"), ("enough is gained", "enough is gained")],
+)
+def test_a_callback_stops_and_says_why(answer, reason):
+    found = _search(ky.RandomSearch(1), max_trials=9, callbacks=[lambda t: answer])
+    assert len(found.trials) == 1
+    assert found.reason == reason
+
+
+def test_one_lost_item_costs_only_itself():
+    def work(x):
+        if x == 1:
+            raise errors.SimulationError("no beam")
+        return x
+
+    found = list(outcomes(map, work, [0, 1, 2]))
+    assert [found[0], str(found[1]), found[2]] == [0, "no beam", 2]
+    ended = (work(x) for x in [0, 1, 2])  # a generator ends with its first error
+    with pytest.raises(errors.SimulationError, match="no beam"):
+        list(outcomes(lambda *_: ended, work, [0, 1, 2]))
+
+
+# Designs in flight.
+
+FLYING = {
+    "random": ky.RandomSearch(4),
+    "evolution": ky.Evolution(population=5),
+    "fresh": ky.Evolution(population=5, sample="fresh"),
+    "diagonal": ky.Evolution(population=4, diagonal=True, sample="fixed"),
+}
+
+
+class Shuffled:
+    """An executor that works in threads, each item after a random rest."""
+
+    def __init__(self, seed: int, slowest: float = 0.02) -> None:
+        self._dice, self._slowest = random.Random(seed), slowest
+        self._pool = concurrent.futures.ThreadPoolExecutor(4)
+
+    def __call__(self, work, items):
+        return self._pool.map(work, items)
+
+    def submit(self, work, item):
+        def late():
+            time.sleep(rest)
+            return work(item)
+
+        rest = self._dice.uniform(0, self._slowest)
+        return self._pool.submit(late)
+
+
+def _flight(optimiser, problem=None, **options):
+    return ky.optimise(
+        problem or testing.noisy_sphere(),
+        optimiser,
+        **{"key": KEY, "report_events": 16, "max_trials": 30, "in_flight": 4} | options,
+    )
+
+
+@pytest.mark.parametrize("name", FLYING)
+def test_a_search_in_flight_is_replayed_from_the_order_of_its_tells(name):
+    optimiser = FLYING[name]
+    first = _flight(optimiser, map=Shuffled(1))
+    assert [t.number for t in first.trials] == list(range(30))
+    points = [tuple(t.u) for t in first.trials]
+    assert points != [tuple(t.u) for t in _flight(optimiser).trials]
+    again = _flight(optimiser, map=Shuffled(2), replay=first.trials)
+    same_trials(first.trials, again.trials)
+    np.testing.assert_array_equal(first.u_best, again.u_best)
+    assert first.reason == again.reason == "all trials are done"
+
+
+@pytest.mark.parametrize("name", ["random", "evolution"])
+def test_a_search_in_flight_goes_on_with_what_was_pending(name):
+    optimiser, kept = FLYING[name], Kept()
+    whole = _flight(optimiser, map=Shuffled(1), recorder=kept)
+    for number in (0, 11, 28):
+        saved = kept.after(number)
+        again = _flight(optimiser, resume=saved, replay=whole.trials)
+        same_trials(whole.trials, again.trials)
+        np.testing.assert_array_equal(whole.u_best, again.u_best)
+
+
+def test_a_slow_design_keeps_nobody_waiting():
+    held = threading.Event()
+
+    def loss(x, seed):
+        if x == 0.5:  # the start
+            held.wait(20)
+        return x
+
+    def release(trial):
+        if trial.number == 10:
+            held.set()
+
+    problem = ky.from_function(loss, {"x": ky.Real(0, 1)})
+    options = {"max_trials": 16, "in_flight": 2, "callbacks": [release]}
+    found = _flight(ky.RandomSearch(4), problem, map=Shuffled(1), **options)
+    numbers = {trial.sample: trial.number for trial in found.trials}
+    assert numbers[0] > 9
+    assert sorted(numbers) == list(range(16))
+
+
+@pytest.mark.parametrize("budget", [{"max_trials": 7}, {"max_events": 16 * 7.9}])
+def test_a_search_in_flight_keeps_to_its_budget(budget):
+    optimiser = FLYING["evolution"]
+    found = _flight(optimiser, map=Shuffled(3), **{"max_trials": None} | budget)
+    assert len(found.trials) == 7
+    assert found.events == 16 * 7
+
+
+def test_a_search_in_flight_learns():
+    found = _flight(ky.Evolution(), map=Shuffled(3, 0.002), max_trials=300)
+    problem = testing.noisy_sphere()
+    exact = [testing.exact_loss(problem, u) for u in (found.u_start, found.u_best)]
+    assert exact[1] < 0.03 * exact[0]
+
+
+class _Learning(ky.Direct):
+    def init(self, problem, *, key):
+        return np.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "options", "cause"),
+    [
+        (ky.adam(), {}, "`Gradient` needs the answers to all its questions"),
+        (ky.RandomSearch(), {"estimator": _Learning()}, "`_Learning` learns from one"),
+        (ky.RandomSearch(), {"in_flight": -1}, "whole number >= 1, but is -1"),
+    ],
+)
+def test_what_cannot_be_in_flight_is_refused(optimiser, options, cause):
+    with pytest.raises(errors.KytheraError, match=cause):
+        _flight(optimiser, **options)
+
+
+def test_a_replay_needs_the_same_search():
+    first = _flight(ky.RandomSearch(4), map=Shuffled(1))
+    with pytest.raises(errors.InputError, match="not among the 4 under way"):
+        _flight(ky.RandomSearch(4), replay=first.trials, key=jax.random.key(4))
+
+
+# Signals.
+
+STUCK = """
+import sys, time
+import jax
+import kythera as ky
+
+def loss(x):
+    print("running", flush=True)
+    time.sleep(60)
+    return x
+
+problem = ky.from_function(loss, {"x": ky.Real(0, 1)})
+found = ky.optimise(
+    problem, ky.RandomSearch(2), key=jax.random.key(1), max_trials=4, patience=1.0
+)
+print(found.reason, len(found.trials), found.soft.cause, sep="; ")
+"""
+
+
+def test_sigterm_leaves_a_long_trial():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert out == "interrupted; 0; interrupted before that was done\n"
+    assert process.returncode == 0
+
+
+def test_sigterm_waits_for_a_short_trial():
+    def loss(x):
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        seen.append(x)
+        return x
+
+    seen: list[float] = []
+    problem = ky.from_function(loss, {"x": ky.Real(0, 1)})
+    found = ky.optimise(problem, ky.RandomSearch(2), key=KEY, max_trials=40)
+    assert found.reason == "interrupted"
+    assert len(found.trials) == 4
+    assert np.isfinite(found.gain.value)

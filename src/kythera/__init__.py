@@ -47,6 +47,7 @@ _HOME = {
     "estimators.pathwise": ("Pathwise",),
     "estimators.finite_difference": ("FiniteDifference",),
     "estimators.score_function": ("ScoreFunction",),
+    "estimators.spread": ("Spread",),
     "optimisers.gradient": ("Gradient", "adam", "from_optax", "sgd"),
     "optimisers.lbfgsb": ("LBFGSB",),
     "optimisers.evolution": ("Evolution",),

@@ -1,8 +1,9 @@
 """The loop. It exists once: ask, evaluate, tell; then measure what was found again."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors
+from kythera.core.enqueued import points_of
 from kythera.core.evaluation import (
     AbstractEstimator,
     AbstractOptimiser,
@@ -19,16 +21,25 @@ from kythera.core.evaluation import (
     Recorder,
     Trial,
 )
+from kythera.core.flight import (
+    Flight,
+    Pending,
+    evaluate_one,
+    first_pending,
+    keys_of,
+    samples_of,
+    submitter,
+)
 from kythera.core.problem import Problem
-from kythera.core.space import _get, _leaf, is_cube, leaf_paths
+from kythera.core.space import is_cube
 from kythera.core.stage import AbstractPathwiseSimulator, AbstractTractableSimulator
 from kythera.core.types import Key
 from kythera.estimators.direct import Direct
 from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.pathwise import Pathwise
 from kythera.estimators.score_function import ScoreFunction
-from kythera.solution import Gain, Solution, compare
-from kythera.stopping import Interrupt, Limits
+from kythera.solution import Gain, Solution, compare, unmeasured
+from kythera.stopping import PATIENCE, Abandoned, Interrupt, Limits
 
 D = TypeVar("D")
 
@@ -36,6 +47,7 @@ D = TypeVar("D")
 _INIT, _ASK, _REPORT = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
 REPORT_FACTOR = 8  # the report measures start and end with so many times the events
 SOFT_FEWER = 4  # where two are measured, the softened detector sees so many times fewer
+INTERRUPTED = "interrupted"
 FAILURES = 20  # so many failed trials in a row end the run
 
 
@@ -90,20 +102,6 @@ def _check(
     limits.check(estimator.price(problem), problem.events, first)
 
 
-def _keys(root: Key, samples: Sequence[int]) -> Key:
-    """One by one: a vmap would compile anew for each number of designs."""
-    parts = [jax.random.key_data(jax.random.fold_in(root, i)) for i in samples]
-    data = jnp.asarray(np.stack(parts))
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(root))
-
-
-def _samples(policy: str, number: int, q: int) -> list[int]:
-    """Which trial's key draws the events of each of q designs."""
-    if policy == "fixed":
-        return [0] * q
-    return [number] * q if policy == "batch" else list(range(number, number + q))
-
-
 def optimise(
     problem: Problem[D],
     optimiser: AbstractOptimiser,
@@ -117,8 +115,11 @@ def optimise(
     callbacks: Sequence[Callback] = (),
     recorder: Recorder | None = None,
     map: Map = map,
+    in_flight: int = 0,
     report_events: int | None = None,
     resume: Resume | None = None,
+    replay: Sequence[Trial] = (),
+    patience: float = PATIENCE,
 ) -> Solution[D]:
     """Look for the design with the smallest loss, and measure what was found.
 
@@ -133,9 +134,13 @@ def optimise(
         max_seconds: wall time after which no new design is asked for (not replayable).
         enqueue: designs that are measured first; the search starts from the best of them
             and the problem's start.
-        callbacks: called after each trial; True stops.
+        callbacks: called after each trial; True stops, and so does a text, the reason.
         recorder: where trials and states are kept.
         map: executor; the builtin runs in this process.
+        in_flight: designs that are under way at any time, each told when it comes back,
+            so that a slow one keeps nobody waiting; for optimisers that allow it. With 0,
+            the designs of a batch are told together, and the search does not depend on
+            the number of workers.
         report_events: rows for the final measurement of start and end on the same fresh
             events; by default eight times those of one evaluation. Where the search saw
             a softened detector, that one is measured with a quarter of them (but no fewer
@@ -144,6 +149,11 @@ def optimise(
             was: the trials are then, bit for bit, those of one that was never
             interrupted. Callbacks are called for the earlier trials again; `enqueue` is
             not looked at.
+        replay: trials of a search with designs in flight, in whose order this one tells;
+            it asks for the same designs then. Behind them it goes on as they come.
+        patience: seconds that what runs may still take after SIGTERM, the notice that a
+            machine will vanish; then it is left, and what was found is not measured anew.
+            SIGINT (Ctrl-C) waits for the running batch.
 
     Returns:
         the solution; `print` shows its table.
@@ -151,62 +161,40 @@ def optimise(
     Raises:
         UnsupportedError: a combination that cannot work, before anything is simulated.
         InputError: no budget, or one smaller than a single evaluation; or what is resumed
-            does not fit the problem and the engines.
+            or replayed does not fit the problem and the engines.
         SimulationError: the first twenty trials failed, all of them.
     """
     estimator = estimator or default_estimator(problem, optimiser)
     limits, queue = Limits(max_events, max_trials, max_seconds), list(enqueue)
     first = 1 + len(queue) if queue else 0  # the start is measured beside them
     _check(problem, optimiser, estimator, limits, first)
-    key_init, key_ask, key_report = (
-        jax.random.fold_in(key, stream) for stream in (_INIT, _ASK, _REPORT)
-    )
-    began = time.perf_counter() - (resume.seconds if resume else 0.0)
+    learned = estimator.init(problem, key=jax.random.fold_in(key, _INIT))
+    if in_flight or replay:
+        _check_flight(optimiser, estimator, learned, in_flight)
     u_start = np.asarray(problem.space.start)
-    learned = estimator.init(problem, key=key_init)
-    price = estimator.price(problem)
-    run = _Run(problem, estimator, key, learned, callbacks, recorder, map)
-
-    with Interrupt() as interrupt:
-        u0 = u_start if resume else _enqueued(problem, queue, u_start, run.evaluate)
-        state, cut = optimiser.init(problem, u0, key=key_init), ""
-        if resume is not None:
-            state = run.resume(resume, state)
-        while not run.reason:
-            run.reason = optimiser.finished(state) or (
-                "interrupted"
-                if interrupt.asked
-                else limits.reached(run.trials, price, time.perf_counter() - began)
-            )
-            if run.reason:
-                run.reason += cut
-                break
-            us, state = optimiser.ask(
-                state, key=jax.random.fold_in(key_ask, len(run.trials))
-            )
-            us = np.asarray(us)
-            fit = limits.fit(len(us), run.trials, price)
-            cut = f" ({fit} of the last batch of {len(us)})" if fit < len(us) else ""
-            us = us[:fit]
-            if not is_cube(us):
-                raise errors.SpaceError(
-                    f"`{type(optimiser).__name__}` asked for a point outside the unit "
-                    f"cube: {us}. Report this as a fault of the optimiser."
-                )
-            state = optimiser.tell(state, us, run.evaluate(us, optimiser.sample))
-            # a batch that a limit cut is no state to go on from, should the limit be raised
-            if recorder is not None and not cut:
-                saved = state, run.learned, run.reason
-                recorder.checkpoint(len(run.trials) - 1, saved)
-
-        u_best = np.asarray(optimiser.recommend(state))[0]
-        rows = report_events or REPORT_FACTOR * problem.events
+    rows = report_events or REPORT_FACTOR * problem.events
+    with Interrupt(patience, recorder is not None) as interrupt:
+        run = _Run(
+            problem, optimiser, estimator, key, limits, callbacks, recorder, map,
+            interrupt, learned, time.perf_counter() - (resume.seconds if resume else 0),
+            optimiser.init(problem, u_start, key=jax.random.fold_in(key, _INIT)),
+        )  # fmt: skip
+        try:
+            flight = run.begin(queue, resume, in_flight)
+            run.go() if flight is None else run.fly(flight, in_flight, replay)
+        except Abandoned:
+            run.reason = INTERRUPTED
+        u_best = np.asarray(optimiser.recommend(run.state))[0]
         final = estimator.measured(problem, run.learned)
         soft, hard = _measured_anew(
-            final, np.stack([u_start, u_best]), rows, key_report
+            final,
+            np.stack([u_start, u_best]),
+            rows,
+            jax.random.fold_in(key, _REPORT),
+            interrupt,
         )
         failure = soft.cause or (hard.cause if hard else "")
-        if failure:
+        if failure and not interrupt.late:
             run.reason += f"; start and best could not be measured anew: {failure}"
     return Solution(
         problem=problem,
@@ -219,9 +207,35 @@ def optimise(
         hard=hard,
         trials=run.trials,
         reason=run.reason,
-        seconds=time.perf_counter() - began,
-        state=(state, run.learned),
+        seconds=time.perf_counter() - run.began,
+        state=(run.state, run.learned),
     )
+
+
+def _check_flight(
+    optimiser: AbstractOptimiser,
+    estimator: AbstractEstimator,
+    learned: Any,
+    in_flight: int,
+) -> None:
+    """Refuse what cannot be told one by one."""
+    if int(in_flight) != in_flight or in_flight < 1:
+        raise errors.InputError(
+            f"`in_flight` must be a whole number >= 1, but is {in_flight}. Give the "
+            "number of workers; leave it out, and `replay`, to tell batches together."
+        )
+    if not optimiser.asynchronous:
+        raise errors.UnsupportedError(
+            f"`{type(optimiser).__name__}` needs the answers to all its questions "
+            "before it asks again, but `in_flight` tells them one by one. Leave out "
+            "`in_flight`, or use `Evolution` or `RandomSearch`."
+        )
+    if learned is not None:
+        raise errors.UnsupportedError(
+            f"`{type(estimator).__name__}` learns from one evaluation for the next, but "
+            "`in_flight` has several under way. Leave out `in_flight`, or use an "
+            "estimator without a state, such as `Direct`."
+        )
 
 
 @dataclasses.dataclass
@@ -229,25 +243,70 @@ class _Run(Generic[D]):
     """A search: what it is about, and what grows as it goes on.
 
     Args:
-        problem, estimator, key, callbacks, recorder, map: as `optimise` was given them.
+        problem, optimiser, estimator, key, callbacks, recorder, map: as `optimise` was
+            given them.
+        limits: of the search.
+        interrupt: tells of signals.
         learned: the estimator's state.
+        began: reading of the clock.
+        state: the optimiser's, after the last tell.
         trials: so far.
         reason: why it stops; empty while it goes on.
     """
 
     problem: Problem[D]
+    optimiser: AbstractOptimiser
     estimator: AbstractEstimator
     key: Key
-    learned: Any
+    limits: Limits
     callbacks: Sequence[Callback]
     recorder: Recorder | None
     map: Map
+    interrupt: Interrupt
+    learned: Any
+    began: float
+    state: Any
     trials: list[Trial] = dataclasses.field(default_factory=list)
     reason: str = ""
 
-    def resume(self, saved: Resume, fresh: Any) -> Any:
-        """Take up what was saved; the optimiser's state, in the structure of a fresh one."""
-        structure = jax.tree.structure((fresh, self.learned, self.reason))
+    @functools.cached_property
+    def price(self) -> int:
+        """Primaries of one design."""
+        return self.estimator.price(self.problem)
+
+    def begin(
+        self, queue: list[D], saved: Resume | None, in_flight: int
+    ) -> Flight | None:
+        """Measure what was enqueued, or take up what was saved; the designs under way."""
+        n, pending = self.problem.space.size, None
+        if saved is None:
+            if queue:
+                us = points_of(self.problem, queue)
+                found = self.evaluate(us, "batch")
+                order = [(bool(f.cause), f.violation, f.total.value) for f in found]
+                u0 = us[min(range(len(us)), key=order.__getitem__)]
+                key = jax.random.fold_in(self.key, _INIT)
+                self.state = self.optimiser.init(self.problem, u0, key=key)
+            pending = first_pending(n, len(self.trials))
+        elif in_flight:
+            pending = self._take_up(saved, first_pending(n, 0))
+        else:
+            self._take_up(saved)
+        if not in_flight:
+            return None
+        assert pending is not None
+        work = functools.partial(evaluate_one, self.estimator, self.problem)
+        return Flight(
+            submitter(self.map, work),
+            lambda sample: jax.random.fold_in(self.key, sample),
+            self.price,
+            pending,
+        )
+
+    def _take_up(self, saved: Resume, *fresh: Pending) -> Any:
+        """What was saved, in the structure of fresh states."""
+        like = (self.state, self.learned, self.reason, *fresh)
+        structure = jax.tree.structure(like)
         leaves = jax.tree.leaves(saved.state)
         numbers = [trial.number for trial in saved.trials]
         sizes = {len(trial.u) for trial in saved.trials} | {self.problem.space.size}
@@ -267,41 +326,125 @@ class _Run(Generic[D]):
             self.trials.append(trial)
             for callback in self.callbacks:  # which may remember; it ended nothing then
                 callback(trial)
-        state, self.learned, reason = jax.tree.unflatten(structure, leaves)
+        self.state, self.learned, reason, *rest = jax.tree.unflatten(structure, leaves)
         self.reason = str(reason)
-        return state
+        return rest[0] if rest else None
+
+    def _stopped(self) -> str:
+        """Why the search ends as it is; empty while it goes on."""
+        asked = INTERRUPTED if self.interrupt.asked else ""
+        return self.reason or self.optimiser.finished(self.state) or asked
+
+    def _ended(self, under_way: int = 0) -> str:
+        """Why no design more is to be asked for; empty while one is."""
+        seconds = time.perf_counter() - self.began
+        return self._stopped() or self.limits.reached(
+            self.trials, self.price, seconds, under_way
+        )
+
+    def _ask(self, number: int) -> tuple[np.ndarray, Any]:
+        """The optimiser's next points, and its state after it asked."""
+        key = jax.random.fold_in(jax.random.fold_in(self.key, _ASK), number)
+        us, state = self.optimiser.ask(self.state, key=key)
+        us = np.asarray(us)
+        if not is_cube(us):
+            raise errors.SpaceError(
+                f"`{type(self.optimiser).__name__}` asked for a point outside the unit "
+                f"cube: {us}. Report this as a fault of the optimiser."
+            )
+        return us, state
+
+    def go(self) -> None:
+        """Batch after batch, until there is a reason to stop."""
+        cut = ""
+        while not self.reason:
+            if reason := self._ended():
+                self.reason = reason + cut
+                break
+            us, state = self._ask(len(self.trials))
+            fit = self.limits.fit(len(us), self.trials, self.price)
+            cut = f" ({fit} of the last batch of {len(us)})" if fit < len(us) else ""
+            us = us[:fit]
+            found = self.evaluate(us, self.optimiser.sample)
+            self.state = self.optimiser.tell(state, us, found)
+            # a batch that a limit cut is no state to go on from, should the limit be raised
+            if not cut:
+                self._checkpoint()
+
+    def fly(self, flight: Flight, width: int, replay: Sequence[Trial]) -> None:
+        """Design after design, as they come in, until there is a reason to stop."""
+        try:
+            while True:
+                full = self._fill(flight, width)
+                self.reason = self._stopped() or ("" if flight.under_way else full)
+                if self.reason:
+                    break
+                number = len(self.trials)
+                with self.interrupt.leavable():
+                    back = flight.next(replay[number] if number < len(replay) else None)
+                self.state = self.optimiser.tell(
+                    self.state, back.u[None], [back.evaluation]
+                )
+                self._keep(back.sample, back.u, back.evaluation, back.seconds)
+                self._stop_after_failures()
+                self._checkpoint(flight.pending())
+        finally:
+            flight.cancel()
+
+    def _fill(self, flight: Flight, width: int) -> str:
+        """Keep `width` designs under way; why there cannot be more, if so."""
+        while flight.under_way < width:
+            if reason := self._ended(flight.under_way):
+                return reason
+            if not flight.waiting:
+                us, self.state = self._ask(flight.asked)
+                samples = samples_of(self.optimiser.sample, flight.asked, len(us))
+                flight.ask(us, samples)
+            with self.interrupt.leavable():
+                flight.start()
+        return ""
+
+    def _checkpoint(self, *pending: Pending) -> None:
+        if self.recorder is None:
+            return
+        saved = (self.state, self.learned, self.reason, *pending)
+        u = np.asarray(self.optimiser.recommend(self.state))[0]
+        now = np.stack([u, self.problem.space.values(u, hard=True)])
+        self.recorder.checkpoint(len(self.trials) - 1, saved, now)
 
     def evaluate(self, us: np.ndarray, policy: str) -> list[Evaluation]:
         """Measure designs and keep them as trials."""
-        number, space = len(self.trials), self.problem.space
-        samples = _samples(policy, number, len(us))
+        samples = samples_of(policy, len(self.trials), len(us))
         tick = time.perf_counter()
-        found, self.learned = self.estimator(
-            self.problem,
-            jnp.asarray(us),
-            self.learned,
-            key=_keys(self.key, samples),
-            map=self.map,
-        )
-        seconds = (time.perf_counter() - tick) / len(us)
-        for i, evaluation in enumerate(found):
-            spent = evaluation.events + (self.trials[-1].spent if self.trials else 0)
-            trial = Trial(
-                number + i,
-                samples[i],
-                us[i],
-                space.values(us[i]),
-                evaluation,
-                seconds,
-                spent,
+        with self.interrupt.leavable():
+            found, learned = self.estimator(
+                self.problem,
+                jnp.asarray(us),
+                self.learned,
+                key=keys_of(self.key, samples),
+                map=self.map,
             )
-            self.trials.append(trial)
-            if self.recorder is not None:
-                self.recorder.add(trial)
-            if any([callback(trial) for callback in self.callbacks]):
-                self.reason = self.reason or "a callback asked to stop"
+        self.learned = learned
+        seconds = (time.perf_counter() - tick) / len(us)
+        for sample, u, evaluation in zip(samples, us, found, strict=True):
+            self._keep(sample, u, evaluation, seconds)
         self._stop_after_failures()
         return found
+
+    def _keep(
+        self, sample: int, u: np.ndarray, evaluation: Evaluation, seconds: float
+    ) -> None:
+        """One more trial."""
+        spent = evaluation.events + (self.trials[-1].spent if self.trials else 0)
+        number, values = len(self.trials), self.problem.space.values(jnp.asarray(u))
+        trial = Trial(number, sample, u, values, evaluation, seconds, spent)
+        self.trials.append(trial)
+        if self.recorder is not None:
+            self.recorder.add(trial)
+        for answer in [callback(trial) for callback in self.callbacks]:
+            if answer:
+                why = answer if isinstance(answer, str) else "a callback asked to stop"
+                self.reason = self.reason or why
 
     def _stop_after_failures(self) -> None:
         """Twenty failed trials in a row are the end; an error where all have failed."""
@@ -317,47 +460,22 @@ class _Run(Generic[D]):
 
 
 def _measured_anew(
-    problem: Problem, us: np.ndarray, rows: int, key: Key
+    problem: Problem, us: np.ndarray, rows: int, key: Key, interrupt: Interrupt
 ) -> tuple[Gain, Gain | None]:
     """Start and best on fresh events: as searched, and as built where that differs.
 
     Both designs see the same events; the two detectors do not.
     """
+
+    def measured(problem: Problem) -> Gain:
+        try:
+            with interrupt.leavable():
+                return compare(problem, us, key)
+        except Abandoned:
+            return unmeasured(f"{INTERRUPTED} before that was done")
+
     if not problem.softened:
-        return compare(problem.replace(events=rows), us, key), None
+        return measured(problem.replace(events=rows)), None
     fewer = min(rows, max(problem.events, rows // SOFT_FEWER))
-    soft = compare(problem.replace(events=fewer), us, key)
-    return soft, compare(problem.replace(events=rows).hard(), us, key)
-
-
-def _enqueued(
-    problem: Problem[D],
-    designs: list[D],
-    u_start: np.ndarray,
-    evaluate: Callable[[np.ndarray, str], list[Evaluation]],
-) -> np.ndarray:
-    """The point to start from: the best of the enqueued designs and the start."""
-    if not designs:
-        return u_start
-    for design in designs:
-        _check_frozen(problem.space.template, problem.space.paths, design)
-    spaces = [problem.space.restart(design) for design in designs]  # checks the bounds
-    us = np.stack([u_start, *(np.asarray(space.start) for space in spaces)])
-    found = evaluate(us, "batch")
-    order = [(bool(f.cause), f.violation, f.total.value) for f in found]
-    return us[min(range(len(us)), key=order.__getitem__)]
-
-
-def _check_frozen(template: Any, free: Sequence[str], design: Any) -> None:
-    """Refuse a design that could not be reached: only what is free would be taken of it."""
-    for path in leaf_paths(template):
-        ours, theirs = np.asarray(_get(template, path)), np.asarray(_leaf(design, path))
-        same = ours.shape == theirs.shape and np.allclose(
-            ours, theirs, 1e-6, 0, equal_nan=True
-        )
-        if path not in free and not same:
-            raise errors.SpaceError(
-                "An enqueued design must have the template's value of what is frozen, "
-                f"but '{path}' is {theirs}, not {ours}. Free it, or start a problem "
-                "from that design: `problem.space.restart(design)`."
-            )
+    soft = measured(problem.replace(events=fewer))
+    return soft, measured(problem.replace(events=rows).hard())

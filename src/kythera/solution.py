@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors, text
-from kythera.core import measure
+from kythera.core import comparison
 from kythera.core.evaluation import (
     AbstractEstimator,
     AbstractOptimiser,
@@ -154,10 +154,9 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
     """
     events = len(us) * problem.price
     try:
-        found = measure.compare(problem, us, key)
+        found = comparison.compare(problem, us, key)
     except errors.SimulationError as error:
-        nothing = Measured(float("nan"), float("nan"))
-        return Gain(nothing, nothing, nothing, {}, {}, events, str(error))
+        return unmeasured(str(error), events)
     cause = "; ".join(
         f"{kind} '{name}' of the {which} is {float(value)}"
         for kind, named in (("term", found.loss), ("constraint", found.slack))
@@ -198,3 +197,14 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
         events,
         cause,
     )
+
+
+def unmeasured(cause: str, events: int = 0) -> Gain:
+    """A comparison that was not made.
+
+    Args:
+        cause: why.
+        events: primaries that were simulated in vain.
+    """
+    nothing = Measured(float("nan"), float("nan"))
+    return Gain(nothing, nothing, nothing, {}, {}, events, cause)

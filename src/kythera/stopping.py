@@ -1,14 +1,21 @@
 """When a search ends: its limits, nothing gained any more, an interrupt."""
 
+import contextlib
 import dataclasses
+import os
 import signal
-from collections.abc import Sequence
+import socket
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from kythera import errors
 from kythera.core.evaluation import Trial
+
+PATIENCE = 7.0  # seconds that what runs may take after SIGTERM
+GRACE = 2.0  # and how long after them the process may still not listen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,23 +66,28 @@ class Limits:
                 "events, more than the budget allows. Raise it, or enqueue fewer."
             )
 
-    def fit(self, count: int, trials: Sequence[Trial], price: int) -> int:
-        """How many of `count` more designs fit into the limits."""
+    def fit(
+        self, count: int, trials: Sequence[Trial], price: int, under_way: int = 0
+    ) -> int:
+        """How many of `count` more designs fit into the limits, beside those under way."""
         spent = trials[-1].spent if trials else 0
         room = float(count)
         if self.trials is not None:
-            room = min(room, self.trials - len(trials))
+            room = min(room, self.trials - len(trials) - under_way)
         if self.events is not None:
-            room = min(room, (self.events - spent) / price)
+            room = min(room, (self.events - spent) / price - under_way)
         return max(0, int(room))
 
-    def reached(self, trials: Sequence[Trial], price: int, seconds: float) -> str:
+    def reached(
+        self, trials: Sequence[Trial], price: int, seconds: float, under_way: int = 0
+    ) -> str:
         """Why there is no room for a single design more; empty while there is."""
-        if self.trials is not None and self.trials - len(trials) < 1:
+        if self.trials is not None and self.trials - len(trials) - under_way < 1:
             return "all trials are done"
         if self.seconds is not None and seconds >= self.seconds:
             return "the time is over"
-        return "" if self.fit(1, trials, price) else "the budget of events is spent"
+        fits = self.fit(1, trials, price, under_way)
+        return "" if fits else "the budget of events is spent"
 
 
 class Converged:
@@ -121,27 +133,96 @@ class Converged:
         return bool(before.mean() - after.mean() <= self.sigmas * noise)
 
 
-class Interrupt:
-    """Turns the first SIGINT into a clean stop; the second one is raised.
+class Abandoned(BaseException):
+    """What ran did not end in time after SIGTERM; no `except Exception` may keep it."""
 
+
+class Interrupt:
+    """Turns the first SIGINT or SIGTERM into a clean stop; the second one is raised.
+
+    SIGINT (Ctrl-C) is patient: what runs may end. SIGTERM is the notice of a machine that
+    will vanish: what still runs within `leavable` after some seconds is left by `Abandoned`.
     A handler that the caller installed before is told of both.
+
+    Python hears a signal only between two steps of its own; a program that is inside of a
+    library then (a compiler, say) is ended from outside, by a thread: SIGTERM means that.
+
+    Args:
+        patience: seconds that what runs may still take after SIGTERM.
+        kept: whether all trials are kept elsewhere, so that the process may be ended
+            where it does not listen.
     """
 
+    def __init__(self, patience: float = PATIENCE, kept: bool = False):
+        self.patience, self.kept = patience, kept
+        self.asked = self.late = self._leavable = False
+        self._old: dict[int, Any] = {}
+        self._ended = threading.Event()
+
     def __enter__(self) -> "Interrupt":
-        self.asked = False
-        try:
-            self._old = signal.signal(signal.SIGINT, self._ask)
-        except ValueError:  # not the main thread: nobody can press Ctrl-C here
-            self._old = None
+        if threading.current_thread() is not threading.main_thread():
+            return self  # nobody can send a signal here
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._ask)
+        # The only place that learns of a signal while Python does not listen.
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._old_fd = signal.set_wakeup_fd(
+            self._writer.fileno(), warn_on_full_buffer=False
+        )
+        threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def _ask(self, *signal_and_frame: Any) -> None:
-        if callable(self._old) and self._old is not signal.default_int_handler:
-            self._old(*signal_and_frame)
-        if self.asked:
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        if self._old:
+            signal.set_wakeup_fd(self._old_fd)
+            self._writer.close()  # which ends the thread
+            for number, old in self._old.items():
+                signal.signal(number, signal.SIG_DFL if old is None else old)
+
+    @contextlib.contextmanager
+    def leavable(self) -> Iterator[None]:
+        """While something runs that may be left.
+
+        Raises:
+            Abandoned: the time is over, or ends.
+        """
+        if self.late:
+            raise Abandoned
+        self._leavable = True
+        try:
+            yield
+        finally:
+            self._leavable = False
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.late:  # the knock of our own thread
+            self.asked = True
+            if self._leavable:
+                self._leavable = False
+                raise Abandoned
+            return
+        again, old = self.asked, self._old[number]
+        if callable(old) and old is not signal.default_int_handler:
+            old(number, frame)  # which may send the other signal to us
+        if again:
             raise KeyboardInterrupt
         self.asked = True
 
-    def __exit__(self, *_: Any) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+    def _watch(self) -> None:
+        with self._reader:
+            while numbers := self._reader.recv(64):
+                if self._old_fd >= 0:  # somebody else listens too
+                    with contextlib.suppress(OSError):
+                        os.write(self._old_fd, numbers)
+                if signal.SIGTERM in numbers:
+                    break
+            else:
+                return
+        if self._ended.wait(self.patience):
+            return
+        self.late = True
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        if self.kept and not self._ended.wait(GRACE):
+            os._exit(128 + signal.SIGTERM)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kythera import testing
-from kythera.core import measure
+from kythera.core import comparison, measure
 from kythera.core.objective import AtMost, Cost, PerEventLoss
 from kythera.core.space import Integer
 from kythera.core.stage import AbstractHostSimulator
@@ -189,7 +189,7 @@ def test_a_cost_alone_needs_no_event(chunk):
         assert found.terms["length"].value == pytest.approx(-4.0)
         if mode == "pathwise":
             np.testing.assert_allclose(_gradient(found.total), -4.0)
-        both = measure.compare(problem, np.array([[0.25] * 4, [0.5] * 4]), KEY)
+        both = comparison.compare(problem, np.array([[0.25] * 4, [0.5] * 4]), KEY)
         np.testing.assert_allclose(both.loss["area"], [4.0, 0.0], atol=1e-6)
         np.testing.assert_array_equal(both.covariance, np.zeros((4, 4)))
 
@@ -197,7 +197,7 @@ def test_a_cost_alone_needs_no_event(chunk):
 def test_designs_compared_on_the_same_events_have_small_errors():
     problem = testing.noisy_sphere(events=400)
     us = np.stack([np.full(4, 0.30), np.full(4, 0.31)])
-    found = measure.compare(problem, us, KEY)
+    found = comparison.compare(problem, us, KEY)
     losses, covariance = found.loss["loss"], np.asarray(found.covariance)
     vector = np.array([1.0, -1.0])
     error = float(np.sqrt(vector @ covariance @ vector))

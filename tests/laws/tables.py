@@ -23,6 +23,7 @@ from kythera.estimators.direct import Direct
 from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.pathwise import Pathwise
 from kythera.estimators.score_function import ScoreFunction
+from kythera.estimators.spread import Spread
 from kythera.instruments import muon_portal, telescope
 from kythera.instruments.muon_portal import (
     imaging,
@@ -223,6 +224,10 @@ ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
     Direct: {"": lambda: Engine(Direct())},
     Pathwise: {"": lambda: Engine(Pathwise())},
     ScoreFunction: {"": lambda: Engine(ScoreFunction())},
+    Spread: {
+        "value": lambda: Engine(Spread(parts=3), repeats=128),
+        "pathwise": lambda: Engine(Spread(Pathwise(), 4), repeats=128),
+    },
     # Truncation at the start: h^2 / 6 times the third derivative, 0.6% for h = 0.02.
     FiniteDifference: {"": lambda: Engine(FiniteDifference(), tolerance=0.01)},
 }

@@ -2,12 +2,13 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import equinox as eqx
 import numpy as np
 
+from kythera import errors
 from kythera.core.problem import Problem
 from kythera.core.types import AbstractClassVar, Array, Float, Key
 from kythera.text import format_measured
@@ -119,6 +120,9 @@ class AbstractOptimiser(eqx.Module, Generic[S]):
     """Which design to look at next."""
 
     references: ClassVar[tuple[str, ...]] = ()
+    # Whether `ask` may come again before all that it asked for was told, and `tell` one
+    # design at a time, in any order.
+    asynchronous: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -195,7 +199,8 @@ class Trial:
         return "failed" if self.evaluation.cause else "complete"
 
 
-Callback = Callable[[Trial], bool | None]  # after each trial; True stops
+# After each trial; True stops, and so does a text, which says why.
+Callback = Callable[[Trial], bool | str | None]
 
 
 class Recorder(Protocol):
@@ -205,13 +210,37 @@ class Recorder(Protocol):
         """Keep one trial."""
         ...
 
-    def checkpoint(self, number: int, state: Any) -> None:
+    def checkpoint(self, number: int, state: Any, recommended: np.ndarray) -> None:
         """Keep the state after trial `number`, a tree of arrays, numbers and text.
 
         It holds what `optimise` needs to go on: the states of optimiser and estimator,
-        and why the search ends, if it does.
+        and why the search ends, if it does. `recommended` is what the optimiser
+        would build now: point of the cube and native values, shape (2, n).
         """
         ...
+
+
+def outcomes(
+    map: Map, work: Callable[[Any], Any], items: Sequence[Any]
+) -> Iterator[Any]:
+    """Results of `map` in order; where an item was lost, its `SimulationError` instead.
+
+    One simulation that fails, or takes its worker with it, costs its own designs only. Any
+    other error ends the search, as it should: it is a fault of the program.
+    """
+    found = iter(map(work, items))
+    last: errors.SimulationError | None = None
+    try:
+        for _ in items:
+            try:
+                yield next(found)
+            except errors.SimulationError as error:
+                last = error
+                yield error
+            except StopIteration:  # an iterator that ends with its first error
+                raise last or RuntimeError("`map` gave too few results") from None
+    finally:
+        getattr(found, "close", lambda: None)()
 
 
 def blocks(count: int, width: int) -> list[np.ndarray]:

@@ -6,8 +6,9 @@ chunk and collects the influence of each event, psi_i = <d score / d m, tally_i 
 spread is the standard error.
 """
 
-import dataclasses
 import functools
+import threading
+import time
 from typing import Any, Literal
 
 import equinox as eqx
@@ -134,6 +135,123 @@ def _wanted(
     return jnp.asarray(matrix, float), needs
 
 
+def chunk_keys(key: Key, first: Any, count: int) -> Key:
+    """Keys of chunks first ... first + count - 1 of an evaluation, shape (count,)."""
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(
+        first + jnp.arange(count)
+    )
+
+
+def add_tallies(problem: Problem, u: Vector, keys: Key) -> PyTree:
+    """What some chunks add to the mean tally of an evaluation: its first pass.
+
+    Args:
+        problem: a problem whose pipeline runs in JAX.
+        u: point of the cube, shape (n,).
+        keys: of the chunks, one by one.
+    """
+    count = problem.chunks[0]
+
+    def part(k: Key) -> PyTree:
+        return _mean(_sample(problem, u, k, "value")[0])
+
+    def add(total: PyTree, k: Key) -> tuple[PyTree, None]:
+        return jax.tree.map(lambda a, b: a + b / count, total, part(k)), None
+
+    shape = jax.eval_shape(part, keys[0])
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+    return jax.lax.scan(add, zero, keys)[0]
+
+
+def add_influences(
+    problem: Problem, u: Vector, keys: Key, mean: PyTree, mode: Mode
+) -> tuple[Float[Array, "k k"], Float[Array, "w n"] | None]:
+    """What some chunks add to spread and gradients of an evaluation: its second pass.
+
+    Args:
+        problem: a problem whose pipeline runs in JAX.
+        u: point of the cube, shape (n,).
+        keys: of the chunks, one by one.
+        mean: tally of the whole evaluation.
+        mode: as for `measure`.
+    """
+    slopes = _slopes(problem, u, mean)
+    wanted, _ = _wanted(problem, u, mean)
+    sample = functools.partial(_sample, problem, mode=mode)
+
+    def add(carry: Any, k: Key) -> tuple[Any, None]:
+        spread, gradients = carry
+        if mode == "value":
+            rows, _ = sample(u, k)
+        else:
+            (rows, _), pull = jax.vjp(lambda v: sample(v, k), u)
+            gradients = gradients + _pulled(problem, u, rows, mean, slopes, pull, mode)
+        psi = _psi(problem, rows, mean, slopes, wanted)
+        return (spread + psi.T @ psi, gradients), None
+
+    k, w = wanted.shape[1], wanted.shape[0]
+    zero = None if mode == "value" else jnp.zeros((w, u.shape[0]))
+    return jax.lax.scan(add, (jnp.zeros((k, k)), zero), keys)[0]
+
+
+def conclude(
+    problem: Problem,
+    u: Vector,
+    mean: PyTree,
+    spread: Float[Array, "k k"],
+    gradients: Float[Array, "w n"] | None,
+) -> Measurement:
+    """From sums over all events to what an evaluation yields."""
+    events = int(np.prod(problem.chunks))
+    if gradients is not None:  # what the score and the constraints see of the design
+        wanted, _ = _wanted(problem, u, mean)
+        _, direct = jax.vjp(lambda v: _outputs(problem, v, mean), u)
+        gradients = gradients + jnp.stack([direct(c)[0] for c in wanted])
+    score = problem.score(problem.design(u), mean)
+    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
+    return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, gradients)
+
+
+def _psi(
+    problem: Problem, rows: PyTree, mean: PyTree, slopes: PyTree, wanted: Array
+) -> Float[Array, "e k"]:
+    """Influences of the events of one chunk on the outputs."""
+    return _influences(rows, mean, slopes, (problem.chunks[1], wanted.shape[1]))
+
+
+def _pulled(
+    problem: Problem,
+    u: Vector,
+    rows: PyTree,
+    mean: PyTree,
+    slopes: PyTree,
+    pull: Any,
+    mode: Mode,
+) -> Float[Array, "w n"]:
+    """What the events of one chunk add to the gradients."""
+    events = int(np.prod(problem.chunks))
+    wanted, has_events = _wanted(problem, u, mean)
+
+    def one(cotangent: Vector) -> Vector:
+        weights = jax.tree.map(
+            lambda s, r: jnp.broadcast_to(
+                jnp.tensordot(cotangent, s, 1) / events, r.shape
+            ),
+            slopes,
+            rows,
+        )
+        psi = _psi(problem, rows, mean, slopes, wanted) @ cotangent
+        psi = psi / max(events - 1, 1)
+        return pull((weights, psi if mode == "score" else ()))[0]
+
+    return jnp.stack(
+        [
+            one(cotangent) if sampled else jnp.zeros(u.shape)
+            for cotangent, sampled in zip(wanted, has_events, strict=True)
+        ]
+    )
+
+
 def measure(problem: Problem, u: Vector, key: Key, mode: Mode = "value") -> Measurement:
     """One evaluation inside JAX.
 
@@ -145,78 +263,25 @@ def measure(problem: Problem, u: Vector, key: Key, mode: Mode = "value") -> Meas
             the signals fixed and weights d log p with the influences, of which the mean is
             left out event by event: E[(psi_i n / (n - 1)) d log p_i].
     """
-    count, size = problem.chunks
-    events = count * size
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(count))
-    sample = functools.partial(_sample, problem, mode=mode)
+    count = problem.chunks[0]
+    keys = chunk_keys(key, 0, count)
+    if count > 1:
+        mean = add_tallies(problem, u, keys)
+        sums = add_influences(problem, u, keys, mean, mode)
+        return conclude(problem, u, mean, *sums)
     pull = None
-    if count == 1:
-        if mode == "value":
-            rows, _ = sample(u, keys[0])
-        else:
-            (rows, _), pull = jax.vjp(lambda v: sample(v, keys[0]), u)
-        mean = _mean(rows)
+    if mode == "value":
+        rows, _ = _sample(problem, u, keys[0], mode)
     else:
-
-        def add(total: PyTree, k: Key) -> tuple[PyTree, None]:
-            part = _mean(_sample(problem, u, k, "value")[0])
-            return jax.tree.map(lambda a, b: a + b / count, total, part), None
-
-        shape = jax.eval_shape(lambda k: _mean(sample(u, k)[0]), keys[0])
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
-        mean, _ = jax.lax.scan(add, zero, keys)
-
+        (rows, _), pull = jax.vjp(lambda v: _sample(problem, v, keys[0], mode), u)
+    mean = _mean(rows)
     slopes = _slopes(problem, u, mean)
-    wanted, has_events = _wanted(problem, u, mean)
-
-    def influence(rows: PyTree) -> Float[Array, "e k"]:
-        return _influences(rows, mean, slopes, (size, wanted.shape[1]))
-
-    def pulled(rows: PyTree, log_prob: Any, pull: Any) -> Float[Array, "w n"]:
-        def one(cotangent: Vector) -> Vector:
-            weights = jax.tree.map(
-                lambda s, r: jnp.broadcast_to(
-                    jnp.tensordot(cotangent, s, 1) / events, r.shape
-                ),
-                slopes,
-                rows,
-            )
-            psi = influence(rows) @ cotangent / max(events - 1, 1)
-            return pull((weights, psi if mode == "score" else ()))[0]
-
-        return jnp.stack(
-            [
-                one(cotangent) if sampled else jnp.zeros(u.shape)
-                for cotangent, sampled in zip(wanted, has_events, strict=True)
-            ]
-        )
-
-    if count == 1:
-        psi = influence(rows)
-        spread = psi.T @ psi
-        gradients = None if pull is None else pulled(rows, (), pull)
-    else:
-
-        def again(carry: Any, k: Key) -> tuple[Any, None]:
-            spread, gradients = carry
-            if mode == "value":
-                rows, log_prob = sample(u, k)
-            else:
-                (rows, log_prob), pull = jax.vjp(lambda v: sample(v, k), u)
-                gradients = gradients + pulled(rows, log_prob, pull)
-            psi = influence(rows)
-            return (spread + psi.T @ psi, gradients), None
-
-        k, w = wanted.shape[1], wanted.shape[0]
-        zero = None if mode == "value" else jnp.zeros((w, u.shape[0]))
-        (spread, gradients), _ = jax.lax.scan(again, (jnp.zeros((k, k)), zero), keys)
-
-    if gradients is not None:  # what the score and the constraints see of the design
-        _, direct = jax.vjp(lambda v: _outputs(problem, v, mean), u)
-        gradients = gradients + jnp.stack([direct(c)[0] for c in wanted])
-    score = problem.score(problem.design(u), mean)
-    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
-    return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, gradients)
+    wanted, _ = _wanted(problem, u, mean)
+    psi = _psi(problem, rows, mean, slopes, wanted)
+    gradients = None
+    if pull is not None:
+        gradients = _pulled(problem, u, rows, mean, slopes, pull, mode)
+    return conclude(problem, u, mean, psi.T @ psi, gradients)
 
 
 def _count(problem: Problem, rows: PyTree) -> int:
@@ -236,16 +301,22 @@ def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
     return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, None)
 
 
-_rows_measured = jit(measure_rows)
+rows_measured = jit(measure_rows)
 
 
 def host_rows(problem: Problem, u: Vector, key: Key) -> PyTree:
     """Tallies of all events of a pipeline that leaves JAX, chunk by chunk, eagerly."""
     count, _ = problem.chunks
-    parts = [
-        _sample(problem, u, jax.random.fold_in(key, i), "value")[0]
-        for i in range(count)
-    ]
+    return join_rows([chunk_rows(problem, u, key, i) for i in range(count)])
+
+
+def chunk_rows(problem: Problem, u: Vector, key: Key, chunk: int) -> PyTree:
+    """Tallies of the events of one chunk of an evaluation, eagerly."""
+    return _sample(problem, u, jax.random.fold_in(key, chunk), "value")[0]
+
+
+def join_rows(parts: list[PyTree]) -> PyTree:
+    """Tallies of some chunks, one after the other."""
     return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
 
 
@@ -291,16 +362,31 @@ def evaluate(
         return [
             _evaluate_host(problem, u, key) for u, key in zip(us, keys, strict=True)
         ]
-    found = jax.device_get(_compiled(problem, us, keys, mode))
+    found = fetch(_compiled(problem, us, keys, mode))
     return [
         finish(problem, jax.tree.map(lambda v, i=i: v[i], found), problem.price)
         for i in range(us.shape[0])
     ]
 
 
+def fetch(tree: PyTree) -> PyTree:
+    """Arrays as NumPy's, once they are computed.
+
+    Python hears no signal while it waits inside of JAX; where signals arrive, in the main
+    thread, it looks every now and then (in 2% of the time that passed).
+    """
+    began = time.perf_counter()
+    if threading.current_thread() is threading.main_thread():
+        for leaf in jax.tree.leaves(tree):
+            while not leaf.is_ready():
+                waited = time.perf_counter() - began
+                time.sleep(min(max(waited / 50, 1e-4), 0.02))
+    return jax.device_get(tree)
+
+
 def _evaluate_host(problem: Problem, u: Vector, key: Key) -> Evaluation:
     try:
-        found = _rows_measured(problem, u, host_rows(problem, u, key))
+        found = rows_measured(problem, u, host_rows(problem, u, key))
     except errors.SimulationError as error:
         return Evaluation.failed(str(error), problem.price)
     return finish(problem, jax.device_get(found), problem.price)
@@ -343,96 +429,3 @@ def finish(problem: Problem, found: Measurement, events: int) -> Evaluation:
         for i, (name, value) in enumerate(found.loss.items())
     }
     return Evaluation(total, named, slack, covariance[:terms, :terms], events)
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Several designs measured on the same events.
-
-    Args:
-        loss: named terms, each of shape (designs,).
-        slack: named constraints, each of shape (designs,).
-        covariance: of all terms of all designs, (designs * terms, designs * terms).
-        slack_stderr: of the named constraints, each of shape (designs,).
-    """
-
-    loss: dict[str, np.ndarray]
-    slack: dict[str, np.ndarray]
-    covariance: np.ndarray
-    slack_stderr: dict[str, np.ndarray]
-
-
-@jit
-def _rows_compiled(problem: Problem, u: Vector, key: Key) -> PyTree:
-    return _sample(problem, u, key, "value")[0]
-
-
-@jit
-def _slopes_compiled(problem: Problem, u: Vector, mean: PyTree) -> tuple[Any, PyTree]:
-    score = problem.score(problem.design(u), mean)
-    named = _sorted(score.loss), _sorted(score.slack)
-    return named, _slopes(problem, u, mean)
-
-
-KEEP = 1 << 28  # bytes of tallies that are kept rather than simulated twice
-
-
-def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
-    """Measure several designs on the same events, so that differences have small errors.
-
-    One chunk is compiled, once, and called for each chunk and design; tallies are kept
-    up to a bound, beyond which the chunks are simulated again for the errors.
-
-    Args:
-        problem: what to measure; `problem.events` rows.
-        us: points of the cube, shape (designs, n).
-        key: of the events.
-
-    Raises:
-        SimulationError: a stage outside JAX failed.
-    """
-    points = jnp.asarray(us, float)
-    count, size = problem.chunks
-    host = problem.pipeline.is_host
-    run = functools.partial(_sample, mode="value") if host else _rows_compiled
-    kept: dict[tuple[int, int], PyTree] = {}
-
-    def rows(i: int, chunk: int) -> PyTree:
-        if (i, chunk) in kept:
-            return kept[i, chunk]
-        found = run(problem, points[i], jax.random.fold_in(key, chunk))
-        found = jax.device_get(found[0] if host else found)
-        bytes_ = sum(np.asarray(v).nbytes for v in jax.tree.leaves(found))
-        if host or bytes_ * count * len(us) < KEEP:
-            kept[i, chunk] = found
-        return found
-
-    means, order = [], range(len(us))
-    for i in order:
-        parts = [jax.tree.map(lambda v: v.mean(0), rows(i, c)) for c in range(count)]
-        means.append(jax.tree.map(lambda *v: np.mean(np.stack(v), 0), *parts))
-    scored = [
-        jax.device_get(_slopes_compiled(problem, u, mean))
-        for u, mean in zip(points, means, strict=True)
-    ]
-    losses, slacks = zip(*(named for named, _ in scored), strict=True)
-    outputs, terms = len(losses[0]) + len(slacks[0]), len(losses[0])
-    spread = np.zeros((len(us) * outputs, len(us) * outputs))
-    for chunk in range(count):
-        with np.errstate(invalid="ignore"):  # inf - inf: the value itself tells of it
-            psi = [
-                _influences(rows(i, chunk), means[i], scored[i][1], (size, outputs))
-                for i in order
-            ]
-        psi = np.concatenate([np.asarray(v, float) for v in psi], axis=1)
-        spread += psi.T @ psi
-    events = count * size
-    covariance = spread / events / (events - 1) if events > 1 else spread * np.nan
-    errs = np.sqrt(np.diag(covariance)).reshape(len(us), outputs)[:, terms:]
-    is_term = np.tile(np.arange(outputs) < terms, len(us))
-    return Comparison(
-        {name: np.stack([v[name] for v in losses]) for name in losses[0]},
-        {name: np.stack([v[name] for v in slacks]) for name in slacks[0]},
-        covariance[np.ix_(is_term, is_term)],
-        {name: errs[:, k] for k, name in enumerate(slacks[0])},
-    )

@@ -7,8 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kythera import errors
 from kythera.core import measure
-from kythera.core.evaluation import AbstractEstimator, Evaluation, Map, blocks
+from kythera.core.evaluation import (
+    AbstractEstimator,
+    Evaluation,
+    Map,
+    blocks,
+    outcomes,
+)
 from kythera.core.problem import Problem
 from kythera.core.types import Key
 
@@ -34,7 +41,7 @@ def evaluate_all(
         map: the executor.
 
     Returns:
-        one evaluation for each design.
+        one evaluation for each design; failed ones, with the cause, where a block was lost.
     """
     # NumPy cuts: in JAX each length would be one more program.
     points, data = np.asarray(us), np.asarray(jax.random.key_data(keys))
@@ -44,13 +51,19 @@ def evaluate_all(
         for where in blocks(len(points), measure.width(problem))
     ]
     work = functools.partial(measure.evaluate, problem, mode)
-    return [found for block in map(work, items) for found in block][: len(points)]
+    found: list[Evaluation] = []
+    for item, block in zip(items, outcomes(map, work, items), strict=True):
+        if isinstance(block, errors.SimulationError):
+            block = [Evaluation.failed(str(block), problem.price)] * len(item[0])
+        found.extend(block)
+    return found[: len(points)]
 
 
 class Direct(AbstractEstimator[None]):
     """The mean and its standard error; for optimisers that need no gradient."""
 
     gives_gradient: ClassVar[bool] = False
+    mode: ClassVar[measure.Mode] = "value"
 
     def check(self, problem: Problem) -> None:
         """Every problem can be evaluated."""
@@ -66,4 +79,4 @@ class Direct(AbstractEstimator[None]):
         map: Map = map,
     ) -> tuple[list[Evaluation], Any]:
         """See the base class."""
-        return evaluate_all(problem, "value", jnp.asarray(us), key, map), state
+        return evaluate_all(problem, self.mode, jnp.asarray(us), key, map), state

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from kythera import errors
+from kythera.core import measure
 from kythera.core.evaluation import AbstractEstimator, Evaluation, Map
 from kythera.core.problem import Problem
 from kythera.core.stage import AbstractPathwiseSimulator
@@ -21,6 +22,7 @@ class Pathwise(AbstractEstimator[None]):
     """
 
     gives_gradient: ClassVar[bool] = True
+    mode: ClassVar[measure.Mode] = "pathwise"
     references: ClassVar[tuple[str, ...]] = (
         "S. Mohamed, M. Rosca, M. Figurnov, A. Mnih, Monte Carlo gradient estimation in "
         "machine learning, J. Mach. Learn. Res. 21 (2020) 132, arXiv:1906.10652",
@@ -54,4 +56,4 @@ class Pathwise(AbstractEstimator[None]):
         map: Map = map,
     ) -> tuple[list[Evaluation], Any]:
         """See the base class."""
-        return evaluate_all(problem, "pathwise", jnp.asarray(us), key, map), state
+        return evaluate_all(problem, self.mode, jnp.asarray(us), key, map), state

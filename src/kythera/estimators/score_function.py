@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from kythera import errors
+from kythera.core import measure
 from kythera.core.evaluation import AbstractEstimator, Evaluation, Map
 from kythera.core.problem import Problem
 from kythera.core.stage import AbstractTractableSimulator
@@ -22,6 +23,7 @@ class ScoreFunction(AbstractEstimator[None]):
     """
 
     gives_gradient: ClassVar[bool] = True
+    mode: ClassVar[measure.Mode] = "score"
     references: ClassVar[tuple[str, ...]] = (
         "R. J. Williams, Simple statistical gradient-following algorithms for "
         "connectionist reinforcement learning, Machine Learning 8 (1992) 229",
@@ -63,4 +65,4 @@ class ScoreFunction(AbstractEstimator[None]):
         map: Map = map,
     ) -> tuple[list[Evaluation], Any]:
         """See the base class."""
-        return evaluate_all(problem, "score", jnp.asarray(us), key, map), state
+        return evaluate_all(problem, self.mode, jnp.asarray(us), key, map), state

@@ -27,8 +27,9 @@ class EvolutionState(NamedTuple):
         arrays: the library's numbers by name.
         u0: the first mean, shape (n,).
         grid: spacing of each coordinate, shape (n,); 0 where it is continuous.
-        raw: where the questions stand for the library (a whole number may stand anywhere
-            in its cell), shape (q, n).
+        asked: questions that were not answered yet, shape (q, n).
+        raw: where they stand for the library (a whole number may stand anywhere in its
+            cell), shape (q, n).
         us: points of this generation that were told, as the library sees them, (p, n).
         orders: feasibility and loss of each, shape (p, 3).
         reason: why there is nothing more to ask.
@@ -37,6 +38,7 @@ class EvolutionState(NamedTuple):
     arrays: dict[str, Any]
     u0: np.ndarray
     grid: np.ndarray
+    asked: np.ndarray
     raw: np.ndarray
     us: np.ndarray
     orders: np.ndarray
@@ -55,6 +57,9 @@ class Evolution(AbstractOptimiser[EvolutionState]):
     them as real); choices as real weights, of which the largest wins where it is hard. Of
     options that are nearly equal it may settle on the wrong one: compare them in searches
     of their own, with `sample="fixed"`.
+
+    With designs in flight (`optimise(in_flight=...)`) it moves whenever as many as a
+    generation have come in, some of which may have been drawn before the last move.
 
     Constraints: feasible first (Deb's rules): within a generation the fitness of an
     infeasible design is that of the worst feasible one plus its violation. A failed design
@@ -84,6 +89,7 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         constraints.DEB,
     )
     needs_gradient: ClassVar[bool] = False
+    asynchronous: ClassVar[bool] = True
 
     def __check_init__(self):
         """Refuse values out of range."""
@@ -131,31 +137,33 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         nothing = np.zeros((0, n))
         fresh = self._library(u, grid)
         return EvolutionState(
-            _dump(fresh), u, grid, nothing, nothing, np.zeros((0, 3)), ""
+            _dump(fresh), u, grid, nothing, nothing, nothing, np.zeros((0, 3)), ""
         )
 
     def ask(
         self, state: EvolutionState, *, key: Key
     ) -> tuple[np.ndarray, EvolutionState]:
-        """What is left of a generation (usually all of it), drawn with the key."""
+        """What a generation still needs (usually all of it), drawn with the key.
+
+        Asked again before all is answered, it gives further ones of its distribution.
+        """
         library = self._restored(state)
         library.reseed_rng(seed_of(key))
         count = library.population_size - len(state.us)
         drawn = [library.ask() for _ in range(count)]
         pairs = [pair if isinstance(pair, tuple) else (pair, pair) for pair in drawn]
         us = np.clip(np.stack([u for u, _ in pairs]), 0, 1)
-        return us, state._replace(raw=np.stack([raw for _, raw in pairs]))
+        raw = np.concatenate([state.raw, np.stack([raw for _, raw in pairs])])
+        return us, state._replace(asked=np.concatenate([state.asked, us]), raw=raw)
 
     def tell(
         self, state: EvolutionState, us: np.ndarray, evaluations: list[Evaluation]
     ) -> EvolutionState:
-        """Update the distribution when a generation is complete."""
-        known = len(state.raw) >= len(us)  # of a batch cut short: its first questions
-        raw = state.raw[: len(us)] if known else np.asarray(us, float)
+        """Update the distribution when as many as a generation have come in, any of them."""
+        state, raw = _answered(state, np.asarray(us, float))
         new = np.array([constraints.order(e) for e in evaluations]).reshape(-1, 3)
         points = np.concatenate([state.us, raw])
         orders = np.concatenate([state.orders, new])
-        state = state._replace(raw=np.zeros((0, raw.shape[1])))
         library = None
         size = self._population(raw.shape[1])
         while len(points) >= size:
@@ -206,6 +214,19 @@ class Evolution(AbstractOptimiser[EvolutionState]):
 
     def _restored(self, state: EvolutionState) -> Any:
         return _load(self._library(state.u0, state.grid), state.arrays)
+
+
+def _answered(
+    state: EvolutionState, us: np.ndarray
+) -> tuple[EvolutionState, np.ndarray]:
+    """Without the questions at `us`, and where these stand for the library, (p, n)."""
+    asked, raw = np.asarray(state.asked), np.asarray(state.raw)
+    found = []
+    for u in us:
+        same = np.flatnonzero(np.all(asked == u, axis=1))
+        found.append(raw[same[0]] if len(same) else u)  # a point that nobody asked for
+        asked, raw = (np.delete(v, same[:1], axis=0) for v in (asked, raw))
+    return state._replace(asked=asked, raw=raw), np.array(found).reshape(us.shape)
 
 
 def _numbers(attributes: dict[str, Any]) -> dict[str, Any]:

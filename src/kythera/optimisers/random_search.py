@@ -20,7 +20,7 @@ class SearchState(NamedTuple):
 
     Args:
         seed: of the scrambling.
-        count: points that were told.
+        count: points that were asked for.
         u0: the start, the first point asked for, shape (n,).
         best: best point so far, shape (n,).
         order: its failure, violation and loss, shape (3,).
@@ -57,6 +57,7 @@ class RandomSearch(AbstractOptimiser[SearchState]):
         "P. Virtanen et al., SciPy 1.0, Nature Methods 17 (2020) 261",
     )
     needs_gradient: ClassVar[bool] = False
+    asynchronous: ClassVar[bool] = True
 
     def __check_init__(self):
         """Refuse an empty batch."""
@@ -81,7 +82,7 @@ class RandomSearch(AbstractOptimiser[SearchState]):
             state.u0.size, max(0, first - 1), self.batch - (first == 0), state.seed
         )
         us = points if first else np.concatenate([state.u0[None], points])
-        return us, state
+        return us, state._replace(count=first + self.batch)
 
     def tell(
         self, state: SearchState, us: np.ndarray, evaluations: list[Evaluation]
@@ -91,11 +92,7 @@ class RandomSearch(AbstractOptimiser[SearchState]):
         points = np.concatenate([state.best[None], np.asarray(us, float)])
         known = [tuple(np.asarray(state.order, float)), *orders]
         index = min(range(len(points)), key=known.__getitem__)
-        return state._replace(
-            count=int(state.count) + len(us),
-            best=points[index],
-            order=np.array(known[index]),
-        )
+        return state._replace(best=points[index], order=np.array(known[index]))
 
     def recommend(self, state: SearchState) -> np.ndarray:
         """The best point seen, feasible first, shape (1, n)."""
