@@ -15,7 +15,8 @@ import pytest
 
 import kythera as ky
 from kythera import cli
-from kythera.core import measure
+from kythera.cli.base import prepare_jax
+from kythera.core import comparison, measure
 
 SMALL = ("--set", "events=200", "--trials", "6")
 
@@ -110,7 +111,7 @@ def nothing_simulated(monkeypatch):
         raise AssertionError("something was simulated")
 
     monkeypatch.setattr(measure, "evaluate", refuse)
-    monkeypatch.setattr(measure, "compare", refuse)
+    monkeypatch.setattr(comparison, "compare", refuse)
 
 
 REFUSED = {
@@ -436,11 +437,11 @@ def test_compiled_programs_are_kept_for_the_user(monkeypatch, tmp_path):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "linux")
-    cli._prepare_jax(None)
+    prepare_jax(None)
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "kythera" / "jax")
     assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
-    cli._prepare_jax(None)
+    prepare_jax(None)
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
 
 

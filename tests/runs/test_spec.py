@@ -129,6 +129,8 @@ def test_a_limit_replaces_all_limits_of_the_defaults():
         "events": 1e6,
         "trials": None,
         "seconds": 60,
+        "cpu_seconds": None,
+        "price": None,
     }
 
 

@@ -20,13 +20,6 @@ KEY = jax.random.key(4)
 SPACE = {"names": ["x[0]"], "units": [""]}
 
 
-@pytest.fixture
-def kept(tmp_path):
-    found = Store(tmp_path / "runs.db", user="ada")
-    yield found
-    found.close()
-
-
 def begin(kept: Store, name: str = "first") -> Study:
     return Study.create(kept, name, instrument="sphere", spec={"seed": 4}, space=SPACE)
 
@@ -156,9 +149,9 @@ def test_signs_of_life_are_given(kept, monkeypatch):
     assert row["seconds"] > 0
 
 
-def test_studies_are_their_users(kept, tmp_path):
+def test_studies_are_their_users(kept, open_as):
     begun = begin(kept, "mine / with 'quotes' and ünicode")
-    other = Store(tmp_path / "runs.db", user="bob")
+    other = open_as("bob")
     begin(other, "first")
     assert [s.name for s in Study.list(other)] == ["first"]
     with pytest.raises(errors.StoreError, match="that 'bob' may read"):
@@ -175,7 +168,6 @@ def test_studies_are_their_users(kept, tmp_path):
     ):
         with pytest.raises(errors.StoreError, match="may read it only"):
             forbidden()
-    other.close()
 
 
 def test_a_study_is_begun_once_and_deleted_by_name(kept):
@@ -220,17 +212,18 @@ def test_what_is_no_store_is_refused(tmp_path):
         Store(folder)
 
 
-def test_a_store_of_a_newer_version_is_refused(kept):
+def test_a_store_of_a_newer_version_is_refused(kept, open_as):
     with kept.writing() as connection:
         connection.execute(sa.text("update alembic_version set version_num = '9999'"))
     with pytest.raises(errors.StoreError, match="newer kythera"):
-        Store(kept.address.database or "", user="ada")
+        open_as("ada")
 
 
-def test_a_store_that_was_cut_is_refused(kept):
+def test_a_store_that_was_cut_is_refused(tmp_path):
+    path = tmp_path / "cut.db"
+    kept = Store(path, user="ada")
     begin(kept)
     kept.close()
-    path = kept.address.database or ""
     with open(path, "r+b") as file:
         file.truncate(3000)
     with pytest.raises(errors.StoreError, match="cannot be used"):

@@ -18,7 +18,7 @@ from kythera import errors
 
 # Importing a module of commands is what adds them.
 from kythera.cli import export, instruments, optimise, serve, store, studies
-from kythera.cli.base import ABORTED, REFUSED, app, plain_warnings, say
+from kythera.cli.base import ABORTED, REFUSED, app, at_the_end, plain_warnings, say
 
 __all__ = ["export", "instruments", "main", "optimise", "serve", "store", "studies"]
 
@@ -26,7 +26,7 @@ __all__ = ["export", "instruments", "main", "optimise", "serve", "store", "studi
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; a user's mistake ends in one message and exit code 2."""
     try:
-        with plain_warnings():
+        with plain_warnings(), at_the_end:
             code = app(args=arguments, prog_name="kythera", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except errors.KytheraError as error:

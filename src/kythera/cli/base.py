@@ -89,10 +89,19 @@ def _root(
     pass
 
 
+at_the_end = contextlib.ExitStack()  # what `main` closes, however a command ends
+
+
 def open_store(
-    store: str | None, files: str | None, user: str | None, *, create: bool = False
+    store: str | None, files: str | None, user: str | None, **options: bool
 ) -> "Store":
-    """The store that a command means.
+    """The store that a command means, to be closed when the command ends.
+
+    Args:
+        store: path or URL.
+        files: folder for checkpoints and artifacts.
+        user: whose studies are meant.
+        options: further ones of `Store`; unlike there, none is made unless asked for.
 
     Raises:
         InputError: none is named.
@@ -105,7 +114,9 @@ def open_store(
             "Studies are kept in a store, but none is named. Give --store runs.db, or set "
             "KYTHERA_STORE."
         )
-    return Store(store, files=files, user=user, create=create)
+    found = Store(store, files=files, user=user, **({"create": False} | options))
+    at_the_end.callback(found.close)
+    return found
 
 
 def open_study(

@@ -371,7 +371,7 @@ def _in_store(plan: _Plan, study: "Study", stop: Stop, run: int = 1) -> int:
         workers = stack.enter_context(_executor(wanted.executor))
         tracked = _tracker(plan, stack, study.name, ids)
         stack.enter_context(stop.patient())
-        with _progress(plan, stop) as show:
+        with _lost(study), _progress(plan, stop) as show:
             solution = search(
                 study,
                 plan.problem,
@@ -398,6 +398,16 @@ def _in_store(plan: _Plan, study: "Study", stop: Stop, run: int = 1) -> int:
         for tracker in tracked:
             tracker.end(found)
     return _code(stop, solution)
+
+
+@contextlib.contextmanager
+def _lost(study: "Study") -> Iterator[None]:
+    """A store that is lost in the middle of a search ends it, and nothing is lost."""
+    try:
+        yield
+    except errors.StoreError as error:
+        say(f"{error} Then: kythera resume {shlex.quote(study.name)}")
+        raise typer.Exit(FAILED) from error
 
 
 def _in_folder(plan: _Plan, stop: Stop) -> int:

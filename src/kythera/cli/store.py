@@ -7,7 +7,7 @@ import typer
 
 from kythera import errors
 from kythera.cli.base import FAILED, AsJson, Files, StorePath, User, app, open_store
-from kythera.runs.store import HEAD, Store
+from kythera.runs.store import HEAD
 
 stores = typer.Typer(no_args_is_help=True, help="Look after a store.")
 app.add_typer(stores, name="store")
@@ -16,9 +16,7 @@ app.add_typer(stores, name="store")
 @stores.command()
 def upgrade(store: StorePath = None, files: Files = None) -> None:
     """Bring the schema of a store to the newest version; nothing is lost."""
-    if store is None:
-        open_store(store, files, None)  # which says what is missing
-    found = Store(store or "", files=files, create=False, versions=False)
+    found = open_store(store, files, None, versions=False)
     before = found.version()
     found.upgrade()
     print(f"{found!r}: schema {before or 'none'} -> {HEAD}")

@@ -65,8 +65,12 @@ class StoredRun:
         """Write what waits and let go of the run, in whatever way it ends."""
         self._end.set()
         self._beat.join()
-        left = {"state": "stopped"} if self._state() == "running" else {}
-        self._write(holder="", **left)
+        try:
+            left = {"state": "stopped"} if self._state() == "running" else {}
+            self._write(holder="", **left)
+        except errors.StoreError:
+            if kind is None:
+                raise  # else what is on its way says more
 
     @property
     def seconds(self) -> float:
@@ -238,7 +242,7 @@ class StoredRun:
     def _check_held(self, connection: sa.Connection) -> None:
         table = schema.run
         who = connection.execute(
-            sa.select(table.c.holder).where(table.c.id == self.id)
+            sa.select(table.c.holder).where(table.c.id == self.id).with_for_update()
         ).scalar()
         if who != self.holder:
             raise errors.StoreError(

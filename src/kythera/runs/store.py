@@ -63,8 +63,12 @@ class Store:
         self.files = Path(files or f"{self.address.database}.files")
         self.volume = Volume(volume or self.files / "artifacts")
         self.engine = self._engine(create)
-        with self._told():
-            self._check_version(create, versions)
+        try:
+            with self._told():
+                self._check_version(create, versions)
+        except errors.StoreError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         """The address, without its password."""

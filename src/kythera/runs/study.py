@@ -394,6 +394,7 @@ class Study:
                     sa.select(table).where(
                         table.c.study_id == self.id, table.c.number == run
                     )
+                    .with_for_update()
                 )
                 .mappings()
                 .first()

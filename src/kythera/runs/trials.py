@@ -88,7 +88,7 @@ def columns(rows: Sequence[Mapping[str, Any]], parameters: int) -> dict[str, Any
 
     Args:
         rows: of one run, in order.
-        parameters: coordinates of the space.
+        parameters: coordinates of the space, where there are no rows.
 
     Returns:
         the columns, each with a leading axis `trial`, and the sorted names of terms and
@@ -101,9 +101,10 @@ def columns(rows: Sequence[Mapping[str, Any]], parameters: int) -> dict[str, Any
             *(("spent", np.int64), ("seconds", float), ("state", "U8")),
         )
     }
+    width = len(rows[0]["point"]) // 8 if rows else parameters
     for name, column in (("u", "point"), ("values", "design")):
         data = b"".join(row[column] for row in rows)
-        found[name] = np.frombuffer(data, "<f8").reshape(len(rows), parameters)
+        found[name] = np.frombuffer(data, "<f8").reshape(len(rows), width)
     for name, column in (("total", "value"), ("stderr", "stderr")):
         found[name] = np.array([_back(row[column]) for row in rows], float)
     names = {}
