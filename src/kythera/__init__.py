@@ -61,6 +61,7 @@ _HOME = {
     "runs.result": ("Result", "load"),
     "runs.store": ("Store",),
     "runs.study": ("Study",),
+    "report.landscape": ("landscape",),
     "report.page": ("report",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -7,12 +7,13 @@ import numpy as np
 import scipy.optimize
 
 ROUNDS = 4  # in which surface and unknown noise are found in turn
-MARGIN = 1.5  # numbers for each coefficient, at least
+MARGIN = 2.0  # numbers for each coefficient, at least
 SPARE = 4  # numbers beyond the coefficients, at least
 CONDITION = 300  # of the scaled columns, above which the points leave directions open
 SHRINK = 0.7  # part of the points that a smaller region keeps
 MISFIT = 2.0  # standard errors by which chi2 may pass the degrees of freedom
-DIFFER = 3.0  # standard errors by which a smaller region may differ
+POOR = 1.5  # scale of the errors from which on a surface of fewer axes may be better
+DIFFER = 3.5  # standard errors by which a smaller region may differ
 EXACT = 0.02  # misfit of values without errors, as a part of their spread
 STILL = 1e-6  # of the largest spread: a direction in which the points do not differ
 ROWS = 6000  # numbers that a fit takes: those of the nearest points
@@ -231,7 +232,7 @@ def fit(points: Points, centre: np.ndarray, most: int) -> Surface | None:
     first = None
     for basis in bases:
         found = _region(points, centre, order, basis)
-        if found is not None and found.fits:
+        if found is not None and (found.fits or points.known and found.scale < POOR):
             return found
         first = first or found
     return first

@@ -215,7 +215,12 @@ class Landscape:
         data tell their sum, not the two directions.
         """
         found = list(self.held)
-        return tuple(sorted(found + self._curved(), key=lambda d: max(d.reach)))
+        return tuple(sorted(found + self._curved(), key=self._loose))
+
+    def _loose(self, direction: Direction) -> tuple[bool, float]:
+        """What directions are sorted by: whether it is flat, and how far it would go."""
+        bend = np.nan_to_num(direction.curvature.value)
+        return direction.is_flat, far(direction.slope.value, bend, self.delta)
 
     def _curved(self) -> list[Direction]:
         """Those of the surface."""
@@ -239,11 +244,12 @@ class Landscape:
         """The way inwards, +1 or -1, of each axis that the loss pushes to an end, else 0."""
         s, a = self.surface, self.lowest
         assert s is not None
-        slope = s.gradient + s.hessian @ a
         close = 1e-6 * (s.high - s.low)
-        low = (a <= s.low + close) & (slope > 0)
-        high = (a >= s.high - close) & (slope < 0)
-        return low.astype(int) - high.astype(int)
+        inwards = (a <= s.low + close).astype(int) - (a >= s.high - close).astype(int)
+        for k in np.flatnonzero(inwards):
+            slope, error = s.slope(a, inwards[k] * np.eye(len(a))[k])
+            inwards[k] *= slope > SURE * error
+        return inwards
 
     def _end(self, axis: int) -> str:
         """Whether an axis is held by a bound, or by the end of what was tried."""
