@@ -134,8 +134,8 @@ def rosenbrock(u):
 
 @pytest.mark.parametrize("with_gradient", [False, True])
 def test_the_valley_of_rosenbrock_is_loose(with_gradient):
-    u = cloud(2, 500, 5, width=0.2)
-    found, gradient = noisy(rosenbrock, u, 6, noise=0.01, steep=0.02)
+    u = cloud(2, 500, 5, width=0.06)
+    found, gradient = noisy(rosenbrock, u, 6, noise=0.02, steep=0.1)
     one = landscape(
         result(u, found, best=[0.49, 0.48], bounds=(0.0, 2.0)),
         gradients=gradient if with_gradient else None,

@@ -4,6 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 import scipy.optimize
 
 ROUNDS = 4  # in which surface and unknown noise are found in turn
@@ -287,39 +288,37 @@ def _fit(
         return None
     a = offset / size
     rows, target = features(a), points.value
-    with_gradient = np.flatnonzero(np.isfinite(points.gradient).all(1))
-    steep = slopes(a[with_gradient])  # (t, r, p)
-    steepness = points.gradient[with_gradient] @ basis * size  # (t, r)
+    known = np.flatnonzero(np.isfinite(points.gradient).all(1))
+    steep = slopes(a[known])  # (t, r, p)
+    steepness = points.gradient[known] @ basis * size  # (t, r)
+    steep = np.concatenate([steep, steepness[..., None]], -1)
     p, r, t = rows.shape[1], len(size), len(target)
-    scale, shared = 1.0, 0.0
-    sigma, noise = points.stderr, np.std(steepness, 0) if len(steep) else np.ones(r)
+    scale, shared, groups = 1.0, 0.0, _groups(points.sample)
+    sigma, noise = points.stderr, np.diag(np.var(steepness, 0)) if len(known) else None
     if not points.known:
         sigma = np.full(t, max(float(np.std(target)), 1e-300))
-    groups = _groups(points.sample)
-    tiny = 1e-7 * max(float(np.ptp(target)), float(np.max(noise)), 1e-300)
+    tiny = 1e-7 * max(float(np.ptp(target)), np.abs(steepness).max(initial=0), 1e-300)
     chi2 = dof = 0.0
     for _ in range(ROUNDS):
-        noise = np.maximum(noise, tiny)
-        white = _whiten(np.c_[rows, target] / sigma[:, None], groups, shared)
-        flat = np.concatenate([steep, steepness[..., None]], -1) / noise[:, None]
-        every = np.concatenate([white / scale, flat.reshape(-1, p + 1)])
+        every = _whiten(np.c_[rows, target] / sigma[:, None], groups, shared) / scale
+        if noise is not None:
+            root = np.linalg.cholesky(noise + tiny**2 * np.eye(r))
+            every = np.concatenate([every, _independent(root, steep)])
         solved = _solve(every)
         if solved is None:
             return None
         found, covariance, leverage = solved
         free = np.maximum(1 - leverage, 0)
-        residual = every[:, p] - every[:, :p] @ found
-        chi2, dof = float(np.sum((scale * residual[:t]) ** 2)), float(np.sum(free[:t]))
+        residual = every[:t, p] - every[:t, :p] @ found
+        chi2, dof = float(np.sum((scale * residual) ** 2)), float(np.sum(free[:t]))
         shared = _shared((target - rows @ found) / sigma, groups, leverage[:t])
         if not points.known:
             sigma = sigma * max(np.sqrt(chi2 / max(dof, 1)), tiny / sigma[0])
         elif dof > 1:
             scale = max(1.0, np.sqrt(chi2 / dof))
-        if len(steep):
-            by_axis = (noise * residual[t:].reshape(-1, r)) ** 2
-            noise = np.sqrt(
-                by_axis.sum(0) / np.maximum(free[t:].reshape(-1, r).sum(0), 1)
-            )
+        if noise is not None:
+            left = steep[..., p] - steep[..., :p] @ found
+            noise = _covariance(left, max(float(np.sum(free[t:])) / r, 1.0))
     if points.known:
         fits = chi2 <= dof + MISFIT * np.sqrt(2 * max(dof, 1))
     else:
@@ -328,6 +327,29 @@ def _fit(
         *(centre, basis, size, np.min(a, 0), np.max(a, 0), found, covariance, used),
         *(scale, shared, bool(fits)),
     )
+
+
+def _independent(root: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows (t, r, p) of covariance root @ root.T among the r, as t r independent ones."""
+    flat = np.swapaxes(rows, 0, 1).reshape(len(root), -1)
+    made = scipy.linalg.solve_triangular(root, flat, lower=True)
+    return np.swapaxes(made.reshape(len(root), len(rows), -1), 0, 1).reshape(
+        -1, rows.shape[-1]
+    )
+
+
+def _covariance(residuals: np.ndarray, dof: float) -> np.ndarray:
+    """Covariance of a gradient's components, which come from the same events, (r, r).
+
+    What lies off the diagonal is shrunk, the more the fewer trials there are to tell it.
+
+    Args:
+        residuals: shape (t, r).
+        dof: of each component.
+    """
+    found = residuals.T @ residuals / dof
+    part = min(1.0, len(found) / dof)
+    return (1 - part) * found + part * np.diag(np.diag(found))
 
 
 def _solve(every: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
