@@ -143,7 +143,8 @@ def solution_table(
         units: of the coordinates.
         start: native values, shape (n,).
         best: native values, shape (n,).
-        losses: (label, start, best, gain) as text; labels are shown where there are two.
+        losses: (label, start, best, gain) as text; labels are shown where there are two. None
+            of them where the search is not finished.
         summary: the last line.
         rows: the most parameters that are shown.
     """
@@ -157,6 +158,8 @@ def solution_table(
     more = len(found) - rows
     if more > 0:
         text.append(f"... and {more:,} more")
+    if not losses:
+        text.append("not finished: start and best were not measured anew")
     for label, first, last, gain in losses:
         shown = f" ({label})" if len(losses) > 1 else ""
         text.append(f"loss{shown}: {first} -> {last}, gain {gain}")

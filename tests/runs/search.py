@@ -1,4 +1,4 @@
-"""A search in a process of its own, to be killed: search.py STORE NAME OPTIMISER TRIALS.
+"""A search in a process of its own, to be killed: search.py STORE FILES NAME OPTIMISER TRIALS.
 
 It goes on where the last one was, and says "done" when it has finished.
 """
@@ -34,16 +34,15 @@ def search(optimiser: str, trials: int, recorder=None, resume=None) -> ky.Soluti
     )
 
 
-def main(path: str, name: str, optimiser: str, trials: int) -> None:
+def main(url: str, files: str, name: str, optimiser: str, trials: int) -> None:
     """Begin or go on."""
-    store = Store(path, user="ada")
-    if name not in [study.name for study in Study.list(store)]:
-        Study.create(store, name, instrument="sphere", spec={}, space={})
-    with Study.open(store, name).begin() as run:
+    store = Store(url, files=files, user="ada")
+    with Study.of(store, name, testing.noisy_sphere()).begin() as run:
         found = search(optimiser, trials, run, run.resume())
         run.finish("finished", found.reason)
+    store.close()
     sys.stdout.write("done\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(*sys.argv[1:5], int(sys.argv[5]))

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,6 +128,12 @@ def optimise(
         typer.Option(help="A leaf of the design that stays as it is. Repeatable."),
     ] = None,
     executor: Executor = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            help="Designs under way at any time, told as they come back. Default: batches."
+        ),
+    ] = None,
     tracker: TrackerText = None,
 ) -> None:
     """Optimise an instrument; write the result and its report, or keep it in a store.
@@ -155,6 +161,7 @@ def optimise(
         start=start,
         freeze=freeze or None,
         executor=executor,
+        in_flight=in_flight,
         tracker=tracker,
         set=spec.parse_settings(settings or []),
     )
@@ -278,7 +285,7 @@ def _begin(asked: spec.Spec, kept: "Store | None", stop: Stop) -> int:
     prepare_jax(wanted.device)
     plan = _Plan.of(RunSpec.of(wanted, begins), wanted)
     if kept is not None:
-        return _in_store(plan, _new_study(kept, plan), stop)
+        return _in_store(plan, lambda: _new_study(kept, plan), stop)
     return _in_folder(plan, stop)
 
 
@@ -357,21 +364,27 @@ def _go_on(study: "Study", asked: spec.Spec, stop: Stop, run: int = 1) -> int:
     )
     if changed:
         say(f"what follows may differ in its bits: {', '.join(changed)}")
-    return _in_store(_Plan.of(rebuilt, wanted), study, stop, run)
+    return _in_store(_Plan.of(rebuilt, wanted), lambda: study, stop, run)
 
 
-def _in_store(plan: _Plan, study: "Study", stop: Stop, run: int = 1) -> int:
+def _in_store(
+    plan: _Plan, open_it: Callable[[], "Study"], stop: Stop, run: int = 1
+) -> int:
     """Search, keep it, print the table; the exit code."""
+    from kythera.runs import trackers
     from kythera.runs.session import search
 
     wanted = plan.wanted
-    begun = [row for row in study.runs() if row["number"] == run]
-    ids = json.loads(begun[0]["tracker"]) if begun else {}
+    if wanted.tracker:
+        trackers.make(wanted.tracker)  # refused before a study begins
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(_executor(wanted.executor))
+        study = open_it()
+        begun = [row for row in study.runs() if row["number"] == run]
+        ids = json.loads(begun[0]["tracker"]) if begun else {}
         tracked = _tracker(plan, stack, study.name, ids)
         stack.enter_context(stop.patient())
-        with _lost(study), _progress(plan, stop) as show:
+        with _progress(plan, stop) as show, _safe(study, show):
             solution = search(
                 study,
                 plan.problem,
@@ -386,6 +399,7 @@ def _in_store(plan: _Plan, study: "Study", stop: Stop, run: int = 1) -> int:
                 price_per_hour=wanted.price_per_hour or 0.0,
                 callbacks=[show, *tracked],
                 report_events=wanted.report_rows,
+                in_flight=wanted.in_flight or 0,
                 context=plan.context,
                 trackers=ids,
             )
@@ -401,11 +415,17 @@ def _in_store(plan: _Plan, study: "Study", stop: Stop, run: int = 1) -> int:
 
 
 @contextlib.contextmanager
-def _lost(study: "Study") -> Iterator[None]:
-    """A store that is lost in the middle of a search ends it, and nothing is lost."""
+def _safe(study: "Study", show: "Progress") -> Iterator[None]:
+    """What was refused leaves no study; a store that is lost leaves what it holds."""
     try:
         yield
+    except (errors.InputError, errors.SpaceError, errors.UnsupportedError):
+        if not any(study.count(row["number"]) for row in study.runs()):
+            study.delete(name=study.name)
+        raise
     except errors.StoreError as error:
+        if show.trial is None:  # it never began: another process holds it, say
+            raise
         say(f"{error} Then: kythera resume {shlex.quote(study.name)}")
         raise typer.Exit(FAILED) from error
 
@@ -435,6 +455,7 @@ def _in_folder(plan: _Plan, stop: Stop) -> int:
                     **plan.limits,
                     callbacks=[show, *tracked],
                     report_events=wanted.report_rows,
+                    in_flight=wanted.in_flight or 0,
                     **({} if workers is None else {"map": workers}),
                 )
             found = describe(solution, **plan.context, budget=wanted.budget)
@@ -530,6 +551,7 @@ def _command(wanted: spec.Spec) -> str:
         "price": "max_price",
         "price_per_hour": "price_per_hour",
         "report_rows": "report_rows",
+        "in_flight": "in_flight",
         "device": "device",
         "seed": "seed",
         "start": "start",

@@ -7,7 +7,7 @@ from kythera.runs.study import Study
 
 
 def check(store: Store) -> tuple[dict[str, int], list[str]]:
-    """Read all that the user may read.
+    """Read all that it holds.
 
     Returns:
         how many of what there are, and what is wrong, one line each.
@@ -19,7 +19,7 @@ def check(store: Store) -> tuple[dict[str, int], list[str]]:
         with store.reading() as connection:
             told = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         faults += [f"the database: {line}" for line in told if line != "ok"]
-    for study in Study.list(store):
+    for study in Study.list(store, everyones=True):
         counts["studies"] += 1
         for row in study.runs():
             counts["runs"] += 1

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors
@@ -91,21 +92,28 @@ def replay(study: Study, number: int, run: int = 1) -> Replay:
     problem = wanted.problem()
     optimiser, estimator = wanted.engines(problem)
     key = jax.random.key(wanted.settings.seed or 0)
+    if (
+        wanted.settings.in_flight
+    ):  # each was evaluated alone, told in the recorded order
+        trial = trials[number]
+        keys = jnp.stack([jax.random.fold_in(key, trial.sample)])
+        us = jnp.asarray(trial.u[None])
+        (again,), _ = estimator(problem, us, None, key=keys, map=map)
+        return Replay(trial, again, 0.0, _changed(wanted))
     told = _Told(estimator, trials, number)
     try:
         optimise(problem, optimiser, told, key=key, max_trials=len(trials))
     except _Found as found:
-        here = environment(wanted.environment["reference"])
-        return Replay(
-            trials[number],
-            found.evaluation,
-            found.point,
-            differences(wanted.environment, here),
-        )
+        return Replay(trials[number], found.evaluation, found.point, _changed(wanted))
     raise errors.StoreError(
         f"The search of {study.name!r} ends before trial {number} when it is replayed: its "
         "optimiser behaves differently here. Use the versions that it was run with."
     )
+
+
+def _changed(wanted: RunSpec) -> list[str]:
+    here = environment(wanted.environment["reference"])
+    return differences(wanted.environment, here)
 
 
 class _Found(BaseException):

@@ -175,7 +175,7 @@ class Result:
                 ("as searched", self.record["soft"]),
                 ("as built", self.record["hard"]),
             )
-            if found
+            if found and (self.finished or np.isfinite(self.gain.value))
         ]
         summary = text.price_line(
             len(self.trials["number"]),

@@ -35,6 +35,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "files": (str,),
     "name": (str,),
     "executor": (str,),
+    "in_flight": (int,),
     "tracker": (str,),
     "start": (str,),
     "freeze": (list,),
@@ -77,6 +78,7 @@ class Spec:
         files: its folder for checkpoints and artifacts.
         name: of the study.
         executor: where designs are evaluated: "dask:workers=2".
+        in_flight: designs that are under way at any time, told as they come back.
         tracker: where trials are shown as well: "mlflow".
         start: study, and after a colon its trial, from whose design it starts.
         freeze: leaves of the design that stay as they are.
@@ -100,6 +102,7 @@ class Spec:
     files: str | None = None
     name: str | None = None
     executor: str | None = None
+    in_flight: int | None = None
     tracker: str | None = None
     start: str | None = None
     freeze: list[str] | None = None
@@ -146,7 +149,7 @@ def from_mapping(entries: Mapping[str, Any], where: str) -> Spec:
                 f"`{key}` in {where} must be {wanted}, but is {value!r}. Mend it."
             )
     found = dict(entries)
-    for key in ("trials", "report_rows", "seed"):
+    for key in ("trials", "report_rows", "seed", "in_flight"):
         if key in found:
             found[key] = int(found[key])
     for key in ("optimiser", "estimator"):

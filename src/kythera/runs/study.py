@@ -153,8 +153,13 @@ class Study:
         return mine[0]
 
     @classmethod
-    def list(cls, store: Store) -> list["Study"]:
-        """All that the user may read, in the order in which they began."""
+    def list(cls, store: Store, *, everyones: bool = False) -> list["Study"]:
+        """All that the user may read, in the order in which they began.
+
+        Args:
+            store: where they are kept.
+            everyones: all that there are, to look after the store.
+        """
         s, a, share = schema.study, schema.account, schema.share
         with store.reading() as connection:
             me = connection.execute(
@@ -164,7 +169,11 @@ class Study:
             rows = connection.execute(
                 sa.select(s, a.c.name.label("user"))
                 .join(a, a.c.id == s.c.account_id)
-                .where(sa.or_(s.c.account_id == me, s.c.id.in_(shared)))
+                .where(
+                    sa.true()
+                    if everyones
+                    else sa.or_(s.c.account_id == me, s.c.id.in_(shared))
+                )
                 .order_by(s.c.id)
             ).mappings()
             return [
@@ -391,9 +400,8 @@ class Study:
             now = self.store.now(connection)
             found = (
                 connection.execute(
-                    sa.select(table).where(
-                        table.c.study_id == self.id, table.c.number == run
-                    )
+                    sa.select(table)
+                    .where(table.c.study_id == self.id, table.c.number == run)
                     .with_for_update()
                 )
                 .mappings()

@@ -45,8 +45,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["run_id"], ["run.id"], name=op.f("fk_artifact_run_id"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint(
-            "run_id", "number", "name", name=op.f("pk_artifact")
-        ),
+        sa.PrimaryKeyConstraint("run_id", "number", "name", name=op.f("pk_artifact")),
     )
     op.create_index(op.f("ix_artifact_sha256"), "artifact", ["sha256"])
