@@ -1,7 +1,8 @@
 """Submit descriptions of HTCondor, read; and programs that stand in for its own.
 
-The stand-ins do what condor_submit and condor_rm do with a job, on this machine, at once.
-Run as a program: condor.py submit|rm FOLDER ARGUMENT.
+The stand-ins do what condor_submit, condor_rm and condor_q do, on this machine, at once.
+Where a file "busy" lies in their folder, no job is taken.
+Run as a program: condor.py submit|rm|q FOLDER ARGUMENT....
 """
 
 import contextlib
@@ -53,8 +54,8 @@ def unquoted(arguments: str) -> list[str]:
 
 
 def install(folder: Path) -> None:
-    """Write stand-ins for condor_submit and condor_rm."""
-    for name in ("submit", "rm"):
+    """Write the stand-ins."""
+    for name in ("submit", "rm", "q"):
         program = folder / f"condor_{name}"
         program.write_text(
             f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" {name} "{folder}" "$@"\n'
@@ -64,6 +65,8 @@ def install(folder: Path) -> None:
 
 def submit(folder: Path, file: str) -> None:
     """Start the job, keep its description and its process' number, say its cluster."""
+    if (folder / "busy").exists():
+        sys.exit("ERROR: Failed to connect to local queue manager")
     text = Path(file).read_text(encoding="utf-8")
     entries, arguments = read(text)
     number = 1 + len(list(folder.glob("*.sub")))
@@ -86,6 +89,16 @@ def rm(folder: Path, job: str) -> None:
     os.killpg(int((folder / f"{cluster}.pid").read_text()), signal.SIGTERM)
 
 
+def q(folder: Path, *arguments: str) -> None:
+    """Print the jobs in the two formats that are asked for."""
+    option, cluster, cluster_id, again, process, process_id = arguments
+    assert (option, again) == ("-format", "-format")
+    assert (cluster_id, process_id) == ("ClusterId", "ProcId")
+    line = cluster + process.replace("\\n", "\n")
+    numbers = {int(file.read_text()): file.stem for file in folder.glob("*.pid")}
+    sys.stdout.writelines(line % (int(numbers[pid]), 0) for pid in alive(folder))
+
+
 def alive(folder: Path) -> list[int]:
     """The processes of jobs that have not ended."""
     found = []
@@ -98,4 +111,4 @@ def alive(folder: Path) -> list[int]:
 
 
 if __name__ == "__main__":
-    {"submit": submit, "rm": rm}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
+    {"submit": submit, "rm": rm, "q": q}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
@@ -56,14 +56,6 @@ PartitionName=spot Nodes={host} State=UP PriorityTier=1 PreemptMode=REQUEUE
 """
 
 
-def missing() -> str:
-    """Why there can be no SLURM here; empty where there can."""
-    lost = [name for name in PROGRAMS if shutil.which(name) is None]
-    if lost:
-        return f"needs {', '.join(lost)}: {INSTALL}"
-    return "" if os.geteuid() == 0 else "needs root: slurmd starts jobs as their users"
-
-
 @dataclasses.dataclass(frozen=True)
 class Slurm:
     """A running one.
@@ -74,9 +66,11 @@ class Slurm:
 
     folder: Path
 
-    def call(self, *command: str) -> str:
+    def call(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """The output of a program of SLURM."""
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=environment
+        )
         assert done.returncode == 0, f"{command}: {done.stderr}\n{self.logs()}"
         return done.stdout
 

@@ -1,14 +1,19 @@
 """HTCondor: the submit description says what was asked, and a worker comes of it."""
 
+import gc
 import os
 import shlex
+import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import distributed
 import pytest
 
 from kythera import errors
-from kythera.runs.executors import clusters
+from kythera.runs.executors import batch, clusters
 
 from . import condor
 
@@ -79,20 +84,58 @@ def test_a_line_that_is_no_entry():
         clusters.read("htcondor", {"jobs": 1, "extra": ["--gres=gpu"]})
 
 
-def test_a_worker_comes_and_goes(tmp_path, monkeypatch):
-    """Through programs that stand in for HTCondor's, with certificates."""
+@pytest.fixture
+def pool(tmp_path, monkeypatch) -> Path:
+    """Programs that stand in for HTCondor's, in a folder."""
     condor.install(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    settings = {"jobs": 1, "interface": "lo", "folder": str(tmp_path / "jobs")}
+    return tmp_path
+
+
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_worker_comes_and_goes(pool):
+    """With certificates, which go too."""
+    settings = {"jobs": 1, "interface": "lo", "folder": str(pool / "jobs")}
     with clusters.build("htcondor", settings) as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1:")
+        (folder,) = (pool / "jobs").glob("tls-*")
+        assert folder.stat().st_mode & 0o77 == 0
         with distributed.Client(cluster) as client:
             client.wait_for_workers(1, timeout=60)
             work = client.submit(lambda: os.environ["OPENBLAS_NUM_THREADS"])
             assert work.result(timeout=60) == "1"
             (worker,) = client.scheduler_info()["workers"].values()
             assert worker["nthreads"] == 1
-    end = time.monotonic() + 30
-    while (left := condor.alive(tmp_path)) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not left
+    until(lambda: not condor.alive(pool))
+    del cluster, client, work
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_job_that_ends_before_its_worker_comes_is_replaced(pool, monkeypatch):
+    """Also where the batch system is too busy for a while to take the next one."""
+    monkeypatch.setattr(batch, "CHECKED", "200 ms")
+    monkeypatch.setattr(batch, "LISTED", 0.2)
+    settings = {
+        "jobs": 1,
+        "interface": "lo",
+        "folder": str(pool / "jobs"),
+        "tls": False,
+    }
+    with clusters.build("htcondor", settings) as cluster:
+        (pool / "busy").touch()
+        (first,) = condor.alive(pool)
+        os.killpg(first, signal.SIGKILL)
+        until(lambda: all(job.job_id is None for job in cluster.workers.values()))
+        assert len(list(pool.glob("*.sub"))) == 1
+        (pool / "busy").unlink()
+        with distributed.Client(cluster) as client:
+            client.wait_for_workers(1, timeout=60)
+            assert len(list(pool.glob("*.sub"))) == 2
+    until(lambda: not condor.alive(pool))

@@ -1,17 +1,32 @@
 """SLURM: job scripts; and, slowly, a real one on loopback that takes jobs away."""
 
+import concurrent.futures
+import contextlib
+import os
 import random
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
 import kythera as ky
+from kythera.runs import executors
 from kythera.runs.executors import clusters
+from kythera.runs.store import Store
+from kythera.runs.study import Study
 
+from ..laws.test_resume import same
 from . import slurm
+from .support import require
+
+ROOT = Path(__file__).parents[2]
 
 
 def lines(tmp_path, **settings) -> list[str]:
@@ -65,9 +80,177 @@ def test_the_site_decides_where_the_user_does_not(tmp_path):
     assert "#SBATCH -A" not in found
 
 
+def problem() -> ky.Problem:
+    """Outside JAX, a quarter of a second for each design, and random."""
+
+    def loss(z: float, seed: int) -> float:
+        import random
+        import time
+
+        time.sleep(0.25)
+        return (z - 0.3) ** 2 + 0.01 * random.Random(seed).gauss(0, 1)
+
+    return ky.from_function(loss, {"z": ky.Real(0, 1, "m")}, start={"z": 0.9}, events=1)
+
+
+def search(trials: int, **options: Any) -> ky.Solution:
+    return ky.optimise(
+        problem(),
+        ky.Evolution(population=4),
+        key=jax.random.key(3),
+        max_trials=trials,
+        report_events=2,
+        **options,
+    )
+
+
 @pytest.fixture(scope="module")
 def system() -> Iterator[slurm.Slurm]:
-    if reason := slurm.missing():
-        pytest.skip(reason)
+    require(slurm.PROGRAMS, slurm.INSTALL)
     with slurm.running() as found:
         yield found
+
+
+@pytest.fixture
+def workers(system, tmp_path) -> Iterator[Callable[..., Any]]:
+    """A function that gives an executor of two jobs; no job is left behind."""
+
+    def make(partition: str) -> Any:
+        return executors.make(
+            f"slurm:jobs=2,cores=1,memory=1GB,walltime=00:30:00,queue={partition},"
+            f"interface=lo,folder={tmp_path}/jobs"
+        )
+
+    yield make
+    system.wait(0)
+
+
+@pytest.mark.slow
+def test_trials_are_those_of_this_process(workers):
+    with workers("batch") as executor:
+        assert executor.workers == 2
+        found = search(24, map=executor)
+    same(found.trials, search(24).trials)
+
+
+@pytest.mark.slow
+def test_jobs_that_are_cancelled_at_random(system, workers):
+    """Five of them; each is replaced, and nobody can tell from the trials."""
+    lottery = random.Random(7)
+    cancelled: list[str] = []
+
+    def cancel(stop: threading.Event) -> None:
+        while len(cancelled) < 5 and not stop.is_set():
+            time.sleep(lottery.uniform(0.5, 8))
+            if running := sorted(system.jobs("RUNNING")):
+                cancelled.append(lottery.choice(running))
+                system.call("scancel", cancelled[-1])
+
+    with workers("batch") as executor, beside(cancel):
+        found = search(160, map=executor)
+        submitted = max(map(int, system.jobs()))
+    assert len(cancelled) == 5
+    assert submitted > 2
+    assert not any(trial.evaluation.cause for trial in found.trials)
+    same(found.trials, search(160).trials)
+
+
+@pytest.mark.slow
+def test_jobs_that_are_preempted(system, workers):
+    """All workers go at once: those of "batch" come first."""
+    states: list[dict[str, str]] = []
+
+    def preempt(stop: threading.Event) -> None:
+        spot = system.wait(2, "RUNNING")
+        time.sleep(3)
+        rush = ("sbatch", "--partition=batch", "--cpus-per-task=2", "--mem=100M")
+        system.call(*rush, "--output=/dev/null", "--wrap=sleep 6")
+        system.wait(1, "RUNNING")
+        while not set(states[-1] if states else ()) & set(spot):
+            states.append(system.jobs("PENDING"))
+
+    with workers("spot") as executor, beside(preempt):
+        found = search(80, map=executor)
+    assert states[-1]  # in the queue again
+    assert not any(trial.evaluation.cause for trial in found.trials)
+    same(found.trials, search(80).trials)
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Something in a thread; its failure is the block's."""
+    stop = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+        future.result(60)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_preempted_itself(system, tmp_path):
+    """The job of the example: preempted, queued again by SLURM, gone on with."""
+    program = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": f"{program}{os.pathsep}{os.environ['PATH']}",
+        "KYTHERA_STORE": str(tmp_path / "runs.db"),
+        "KYTHERA_WORKERS": "slurm:jobs=1,memory=1GB,walltime=00:30:00,queue=spot,"
+        f"interface=lo,folder={tmp_path}/jobs",
+    }
+    trials = 300
+    command = ["telescope", "--optimiser", "evolution:population=4", "--name", "first"]
+    command += ["--trials", str(trials)]
+    job = system.call(
+        "sbatch", "--parsable", "--partition=spot", "--mem=1G", f"--chdir={tmp_path}",
+        str(ROOT / "deploy" / "slurm" / "study.sh"), *command,
+        environment=environment,
+    ).strip()  # fmt: skip
+    until(lambda: count(tmp_path) > 20, system)
+    rush = ("sbatch", "--partition=batch", "--cpus-per-task=2", "--mem=100M")
+    system.call(*rush, "--output=/dev/null", "--wrap=sleep 2")
+    until(lambda: system.jobs().get(job) == "PENDING", system)
+    assert 20 < count(tmp_path) < trials
+    # SLURM waits two minutes before it starts such a job again
+    until(lambda: release(system, job), system)
+    until(lambda: count(tmp_path) == trials and job not in system.jobs(), system)
+    program_here = [program / "kythera", "optimise", *command, "--store"]
+    subprocess.run(
+        [*program_here, tmp_path / "here.db"], check=True, capture_output=True
+    )
+    same(stored(tmp_path / "runs.db"), stored(tmp_path / "here.db"))
+
+
+def release(system: slurm.Slurm, job: str) -> bool:
+    """Whether the job may start at once."""
+    system.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+    return system.jobs().get(job) == "RUNNING"
+
+
+def until(holds: Callable[[], bool], system: slurm.Slurm, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"{system.jobs()}\n{system.logs()}"
+        time.sleep(0.5)
+
+
+def stored(path: Path) -> list[Any]:
+    """The trials of the study."""
+    store = Store(path)
+    found = Study.open(store, "first").trials()
+    store.close()
+    return found
+
+
+def count(folder: Path) -> int:
+    """How many trials the store has."""
+    path = folder / "runs.db"
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+        try:
+            (found,) = connection.execute("select count(*) from trial").fetchone()
+        except sqlite3.OperationalError:  # there is no table yet
+            found = 0
+    return found

@@ -5,26 +5,33 @@ batch system starts it again where it can, and where a job is lost its place is 
 a new one.
 """
 
+import abc
+import asyncio
 import contextlib
 import dataclasses
+import getpass
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from kythera import errors
 from kythera.runs.executors import settings
 
-CHECKED = "10 s"  # how often lost jobs are looked for
+CHECKED = "10 s"  # how often the number of jobs is looked at
+LISTED = 60.0  # seconds between two questions to the batch system, which is busy
 OWNED = ("ca", "cert", "key")  # files of a collaboration's certificates
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
+class Batch(abc.ABC):
     """What is asked of any batch system.
 
     Args:
@@ -104,9 +111,14 @@ class Batch:
                 "Give all or none of them."
             )
 
+    @property
+    @abc.abstractmethod
+    def listing(self) -> list[str]:
+        """The command that prints the numbers of the user's jobs, one on a line."""
+
+    @abc.abstractmethod
     def directives(self) -> Any:
         """What the library does not write by itself."""
-        return [*self.extra]
 
     def options(self) -> dict[str, Any]:
         """Of a job, as the library names them."""
@@ -157,24 +169,34 @@ class Batch:
             folder = _made(Path(self.folder).absolute())
             cluster = factory(
                 n_workers=0,
-                scheduler_options={"dashboard_address": None, "port": self.port},
+                scheduler_options={
+                    "port": self.port,
+                    # what a worker was at when it vanished is not at fault
+                    "allowed_failures": settings.DEATHS,
+                    # its own page asks for no password: for this machine alone
+                    "dashboard_address": "127.0.0.1:0",
+                },
                 security=self._security(folder, stack),
                 **self.options(),
             )
             certificates = stack.pop_all()
         weakref.finalize(cluster, certificates.close)
-        if said := cluster.sync(_submit, cluster, self.jobs):
-            cluster.close(timeout=settings.PATIENCE)
-            raise errors.InputError(
-                f"`{self.submits}` must take the jobs of the workers, but said: {said}. "
-                "Mend the settings of the executor."
+        try:
+            said = cluster.sync(_submit, cluster, self.jobs)
+            if said:
+                raise errors.InputError(
+                    f"`{self.submits}` must take the jobs of the workers, but said: "
+                    f"{said}. Mend the settings of the executor."
+                )
+            cluster.adapt(
+                Adaptive=_keeper(self.listing),
+                minimum=self.jobs,
+                maximum=self.jobs,
+                interval=CHECKED,
             )
-        cluster.adapt(
-            Adaptive=_keeper(),
-            minimum=self.jobs,
-            maximum=self.jobs,
-            interval=CHECKED,
-        )
+        except BaseException:
+            cluster.close(timeout=settings.PATIENCE)
+            raise
         return cluster
 
     def _security(self, folder: Path, stack: contextlib.ExitStack) -> Any:
@@ -219,6 +241,11 @@ class Slurm(Batch):
     named: ClassVar[str] = "SLURM"
     submits: ClassVar[str] = "sbatch"
 
+    @property
+    def listing(self) -> list[str]:
+        """See the base class."""
+        return ["squeue", "--noheader", "--format=%i", "--me"]
+
     def directives(self) -> list[str]:
         """Start a job again that was preempted, and keep its first log."""
         return ["--requeue", "--open-mode=append", *self.extra]
@@ -240,6 +267,11 @@ class Pbs(Batch):
 
     named: ClassVar[str] = "PBS"
     submits: ClassVar[str] = "qsub"
+
+    @property
+    def listing(self) -> list[str]:
+        """See the base class."""
+        return ["qselect", "-u", getpass.getuser()]
 
     def directives(self) -> list[str]:
         """Start a job again whose node went away."""
@@ -275,6 +307,11 @@ class HTCondor(Batch):
                     f"got {line!r}. Write extra=[+MaxRuntime=3600]."
                 )
 
+    @property
+    def listing(self) -> list[str]:
+        """See the base class."""
+        return ["condor_q", "-format", "%d.", "ClusterId", "-format", r"%d\n", "ProcId"]
+
     def directives(self) -> dict[str, Any]:
         """Universe, time, account, container."""
         found: dict[str, Any] = {"universe": "container" if self.image else "vanilla"}
@@ -282,6 +319,7 @@ class HTCondor(Batch):
             # the shell of the container starts the worker
             found |= {"container_image": self.image, "transfer_executable": "False"}
         found["allowed_job_duration"] = self.seconds
+        found["periodic_remove"] = "JobStatus == 5"  # held: it would only be in the way
         if self.account:
             found["accounting_group"] = self.account
         pairs = (line.partition("=") for line in self.extra)
@@ -329,17 +367,59 @@ async def _submit(cluster: Any, jobs: int) -> str:
     return ""
 
 
-def _keeper() -> type:
-    """The class that keeps the number of jobs: lost and unsubmitted ones are replaced."""
+def _keeper(listing: Sequence[str]) -> type:
+    """The class that keeps the number of jobs.
+
+    Dask replaces a worker that it has known. Left to itself it would wait for ever for a
+    job that was refused while the batch system was busy, or that ended before its worker
+    came.
+
+    Args:
+        listing: command that prints the numbers of the user's jobs, one on a line.
+    """
     adaptive = settings.attribute("distributed.deploy.adaptive", "Adaptive")
 
     class Keeper(adaptive):
+        listed = time.monotonic()
+
         async def adapt(self) -> None:
-            # One that could not be submitted (the batch system was busy) would count as
-            # there for ever.
-            for name, job in list(self.cluster.workers.items()):
-                if job.job_id is None:
-                    del self.cluster.workers[name]
+            cluster = self.cluster
+            absent = {
+                k: v for k, v in cluster.workers.items() if k not in self.observed
+            }
+            lost = [name for name, job in absent.items() if job.job_id is None]
+            if absent and time.monotonic() - self.listed > LISTED:
+                self.listed = time.monotonic()
+                known = await _numbers(
+                    listing, next(iter(absent.values())).job_id_regexp
+                )
+                lost += [k for k, v in absent.items() if known and not known(v.job_id)]
+            for name in set(lost):
+                # A new name: what is still on its way about the old one is not for it.
+                cluster.worker_spec.update(cluster.new_worker_spec())
+                del cluster.worker_spec[name], cluster.workers[name]
             await super().adapt()
 
     return Keeper
+
+
+async def _numbers(
+    listing: Sequence[str], pattern: str
+) -> Callable[[str | None], bool] | None:
+    """Whether a job is in the batch system, or None where that does not say.
+
+    Args:
+        listing: command that prints the numbers of jobs, one on a line.
+        pattern: of a number, in a group "job_id".
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *listing, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        said, _ = await process.communicate()
+    except OSError:
+        return None
+    if process.returncode != 0:
+        return None
+    matches = (re.match(rf"\s*{pattern}", line) for line in said.decode().splitlines())
+    return {match["job_id"] for match in matches if match}.__contains__

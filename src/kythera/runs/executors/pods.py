@@ -69,6 +69,10 @@ class Kubernetes:
                  {"name": "http-dashboard", "containerPort": 8787, "protocol": "TCP"}]  # fmt: skip
         probe = {"httpGet": {"port": "http-dashboard", "path": "/health"}}
         scheduler = self._pod("scheduler", ["dask", "scheduler", "--host", "0.0.0.0"])
+        deaths = {"name": "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"}
+        scheduler["containers"][0]["env"].append(
+            deaths | {"value": str(settings.DEATHS)}
+        )
         scheduler["containers"][0] |= {
             "ports": ports, "readinessProbe": probe, "livenessProbe": probe,
         }  # fmt: skip

@@ -8,6 +8,9 @@ from kythera import errors
 from kythera.runs import spec
 
 PATIENCE = 120  # seconds that a worker looks for its scheduler before it gives up
+DEATHS = (
+    1000  # of workers before a scheduler fails a task; attempts are counted elsewhere
+)
 # Threads of linear algebra wait for each other busily; Dask's nannies set these three,
 # and there is no nanny where a batch system starts the workers.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
