@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from kythera import cli
-from kythera.runs import folder
 from kythera.runs.checkpoint import Checkpoints
 from kythera.runs.store import Store
 from kythera.runs.study import Study
@@ -371,4 +370,3 @@ def test_strange_names(run, place):
     }
     assert all(np.char.isdigit(f.replace("-", "")) for f in files)
     assert not (place.parent / "up").exists()
-    assert folder.OURS

@@ -11,7 +11,7 @@ import pytest
 import kythera as ky
 from kythera import errors
 from kythera.runs import folder as folders
-from kythera.runs.result import FIGURES, RECORD, TRIALS, load, write
+from kythera.runs.result import FIGURES, RECORD, TRIALS, load, non_dominated, write
 
 
 @pytest.fixture
@@ -225,3 +225,26 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         folders.write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3])
+def test_the_front_is_what_nothing_beats(terms):
+    points = np.random.default_rng(5).integers(0, 6, (60, terms)).astype(float)
+    beaten = [
+        any((q <= p).all() and (q < p).any() for q in points) for p in points
+    ]  # by the definition
+    np.testing.assert_array_equal(non_dominated(points), ~np.array(beaten))
+
+
+def test_the_front_of_a_result(toy_result):
+    front = toy_result.pareto()
+    assert len(front)
+    trials = toy_result.trials
+    assert (trials["state"][front] == "complete").all()
+    assert (trials["slack"][front] >= 0).all()
+    (lowest,) = toy_result.pareto("image")[:1]
+    good = (trials["state"] == "complete") & (trials["slack"] >= 0).all(1)
+    image = trials["terms"][:, toy_result.record["terms"].index("image")]
+    assert image[lowest] == image[good].min()
+    with pytest.raises(errors.InputError, match="Did you mean 'image'"):
+        toy_result.pareto("imag")

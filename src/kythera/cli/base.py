@@ -93,7 +93,7 @@ at_the_end = contextlib.ExitStack()  # what `main` closes, however a command end
 
 
 def open_store(
-    store: str | None, files: str | None, user: str | None, **options: bool
+    store: str | None, files: str | None, user: str | None, **options: Any
 ) -> "Store":
     """The store that a command means, to be closed when the command ends.
 
@@ -114,7 +114,8 @@ def open_store(
             "Studies are kept in a store, but none is named. Give --store runs.db, or set "
             "KYTHERA_STORE."
         )
-    found = Store(store, files=files, user=user, **({"create": False} | options))
+    options.setdefault("create", False)
+    found = Store(store, files=files, user=user, **options)
     at_the_end.callback(found.close)
     return found
 

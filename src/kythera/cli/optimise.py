@@ -456,7 +456,7 @@ def _in_folder(plan: _Plan, stop: Stop) -> int:
                     callbacks=[show, *tracked],
                     report_events=wanted.report_rows,
                     in_flight=wanted.in_flight or 0,
-                    **({} if workers is None else {"map": workers}),
+                    map=map if workers is None else workers,
                 )
             found = describe(solution, **plan.context, budget=wanted.budget)
             print(found.table())

@@ -162,6 +162,30 @@ class Result:
         """Number of each failed trial -> why it failed."""
         return {int(k): v for k, v in self.record["causes"].items()}
 
+    def pareto(self, *terms: str) -> np.ndarray:
+        """Indices of the trials that no other one beats in all terms.
+
+        Args:
+            terms: names of terms of the loss; by default all of them.
+
+        Returns:
+            of complete trials whose constraints hold, in order. Noise is not looked at:
+            the luckiest of many noisy trials are among them.
+
+        Raises:
+            InputError: an unknown name.
+        """
+        known = list(self.record["terms"])
+        for name in terms:
+            if name not in known:
+                raise errors.InputError(
+                    f"There is no term {name!r}. {errors.nearest(name, known)}"
+                )
+        columns = [known.index(name) for name in terms or known]
+        holds = np.all(self.trials["slack"] >= 0, axis=1)
+        good = np.flatnonzero((self.trials["state"] == "complete") & holds)
+        return good[non_dominated(self.trials["terms"][good][:, columns])]
+
     def table(self, rows: int = 40) -> str:
         """Parameter, start, best, unit; the losses and the gain with their errors."""
         losses = [
@@ -213,6 +237,27 @@ class Result:
     def __str__(self) -> str:
         """The table."""
         return self.table()
+
+
+def non_dominated(points: np.ndarray) -> np.ndarray:
+    """Which points no other one beats: smaller in one column, larger in none.
+
+    Args:
+        points: shape (n, k).
+
+    Returns:
+        truth values, shape (n,).
+    """
+    order = np.lexsort(points.T[::-1])  # what comes later cannot beat what came before
+    front: list[int] = []
+    for i in order:
+        others = points[front]
+        beaten = (others <= points[i]).all(1) & (others < points[i]).any(1)
+        if not beaten.any():
+            front.append(int(i))
+    found = np.zeros(len(points), bool)
+    found[front] = True
+    return found
 
 
 def write(result: Result, folder: Path) -> None:
