@@ -13,6 +13,8 @@ from kythera.runs.store import Store
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+MOST_PORTS = 65535
+
 
 def make_app(
     store_url: str | Path | Store,
@@ -68,13 +70,12 @@ def make_app(
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        root_path=root_path,
         lifespan=lifespan,
     )
     app.state.desk, app.state.read_only = Desk(store), read_only
     routes.add_to(app)
     app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)
-    app.add_middleware(guard.Guard, token=token)  # type: ignore[arg-type]
+    app.add_middleware(guard.Guard, token=token, root_path=root_path)  # type: ignore[arg-type]
     return app
 
 
@@ -119,7 +120,7 @@ def serve(
         sys.stdout.write(f"Open http://{name}:{found}/{more}. Ctrl-C ends it.\n")
         sys.stdout.flush()
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False
+            app, log_level="warning", access_log=False, server_header=False, ws="none"
         )
         uvicorn.Server(config).run(sockets=[place])
 
@@ -130,18 +131,23 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         InputError: another program has the port, or the machine has no such address.
     """
+    if not 0 <= port <= MOST_PORTS:
+        raise errors.InputError(
+            f"A port is a whole number from 0 to {MOST_PORTS}, but is {port}. Give such a "
+            "--port; 0 is any that is free."
+        )
     try:
         (family, kind, protocol, _, address) = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         place = socket.socket(family, kind, protocol)
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise _unlistenable(host, port, error) from error
     try:
         place.bind(address)
         place.listen()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         place.close()
         raise _unlistenable(host, port, error) from error
     return place

@@ -8,7 +8,7 @@ import numpy as np
 
 from kythera import drawing
 from kythera.report import figures
-from kythera.runs.result import Result
+from kythera.runs.result import Number, Result
 
 Axis = Literal["events", "seconds"]
 Figure = dict[str, Any]
@@ -84,14 +84,14 @@ def front(result: Result, x: str = "", y: str = "") -> Figure | None:
     a, b = trials["terms"][:, i], trials["terms"][:, j]
     best = kept[_unbeaten(a[kept], b[kept])]
     traces = []
-    for rows, name, symbol in (
-        (kept, "trials", "circle"),
-        (broken, "breaks a constraint", "x-thin-open"),
+    for rows, name, symbol, size in (
+        (kept, "trials", "circle", 5),
+        (broken, "breaks a constraint", "x-thin-open", 8),
     ):
         if len(rows):
             rows = rows[figures.thinned(len(rows), FINE)]
-            style = {"name": name, "colour": drawing.GREY, "symbol": symbol, "size": 5}
-            traces += drawing.points(a[rows], b[rows], **style)
+            style = {"name": name, "symbol": symbol, "size": size}
+            traces += drawing.points(a[rows], b[rows], colour=drawing.GREY, **style)
     errors = trials["terms_stderr"]
     traces += drawing.points(
         a[best],
@@ -102,6 +102,22 @@ def front(result: Result, x: str = "", y: str = "") -> Figure | None:
         colour=drawing.BLUE,
         size=8,
     )
+    for name, colour in (("start", drawing.START), ("best", drawing.BEST)):
+        ends = [
+            result.record["soft"]["terms"].get(term, {}).get(name) for term in (x, y)
+        ]
+        if ends[0] is not None and ends[1] is not None:
+            across, up = map(Number.of, ends)
+            traces += drawing.points(
+                [across.value],
+                [up.value],
+                stderr=[up.stderr],
+                stderr_x=[across.stderr],
+                name=f"{name}, on fresh events",
+                colour=colour,
+                symbol="diamond-open",
+                size=12,
+            )
     return drawing.figure(
         traces,
         x=x,
@@ -146,10 +162,15 @@ def compared(runs: Mapping[str, Result], axis: Axis) -> Figure | None:
         traces += drawing.curve(x, y, e, markers=few, **style)
     if not traces:
         return None
+    up: dict[str, Any] = {"title": {"text": "loss"}}
+    shown = [v for t in traces if t.get("name") for v in t["y"] if v is not None]
+    low, high = min(shown), max(shown)
+    if low > 0 and high / low > figures.LOGARITHMIC:
+        up |= {"type": "log", "tickvals": drawing.log_ticks(low / 2, 2 * high)}
     return drawing.figure(
         traces,
         x=TITLE[axis],
-        y="loss",
+        yaxis=up,
         height=440,
         caption="Loss of each trial, or of each batch of designs that shared their events; "
         "the band is one standard error. Only runs of one problem can be compared.",

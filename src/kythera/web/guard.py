@@ -73,10 +73,11 @@ class Guard:
         app: what is guarded.
         token: to be given as `Authorization: Bearer ...`, or once as `?token=...` of the
             front page, after which a cookie stands for it.
+        root_path: prefix of a proxy that does not take it away.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None = None):
-        self.app, self.token = app, token
+    def __init__(self, app: ASGIApp, token: str | None = None, root_path: str = ""):
+        self.app, self.token, self.root_path = app, token, root_path.rstrip("/")
         if token is not None:
             digest = hashlib.sha256(token.encode()).hexdigest()
             # Cookies do not tell ports apart: two servers need two names.
@@ -88,6 +89,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.root_path:
+            scope = {**scope, "root_path": self.root_path}
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -73,7 +73,10 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         file = statics.find(name)
         if file is None:
             raise HTTPException(404)
-        return FileResponse(file)
+        found = FileResponse(file, stat_result=file.stat())
+        if found.headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers={"etag": found.headers["etag"]})
+        return found
 
 
 def _add_runs(app: FastAPI, desk: Desk) -> None:

@@ -78,7 +78,7 @@ export function parameters(section, state) {
   const table = h("table", { class: "parameters" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "parameter"), h("th", { scope: "col", class: "n" }, "start"), best,
     h("th", { scope: "col" }, "unit"), h("th", { scope: "col", class: "n bounds" }, "bounds"), h("th", { class: "range", "aria-hidden": "true" }, "range"))), body);
   section.body.append(search, note, h("div", { class: "tall", tabindex: 0, role: "region", "aria-label": "Table of parameters" }, table),
-    h("p", { class: "note legend" }, "Range: hollow where it started, filled where it is now."));
+    h("p", { class: "note key" }, "Range: hollow where it started, filled where it is now."));
   let timer;
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(read, 200); });
 

@@ -144,7 +144,7 @@ function header(state) {
       Events: short(run.events) + (found.report_events ? ` + ${short(found.report_events)} to measure` : ""),
     } : { Trials: count(run.trials), Events: short(run.events) };
     const spent = { Time: duration(run.seconds), "CPU time": duration(run.cpu_seconds), Cost: money(run.price) };
-    const what = found ? { Parameters: count(found.parameters), Optimiser: found.optimiser, "Gradient engine": found.estimator } : {};
+    const what = found ? { Parameters: count(found.parameters), Optimiser: found.optimiser.replaceAll(",", ", "), "Gradient engine": found.estimator.replaceAll(",", ", ") } : {};
     list(facts, { ...known, ...spent, ...(found ? what : facts.what) });
     if (found) facts.what = what;
   }
