@@ -63,6 +63,7 @@ _HOME = {
     "runs.study": ("Study",),
     "report.landscape": ("landscape",),
     "report.page": ("report",),
+    "report.plot": ("plot",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

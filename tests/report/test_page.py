@@ -54,6 +54,7 @@ def test_sections(text):
         "Loss",
         "Terms of the loss",
         "Constraints",
+        "Near the optimum",
         "The instrument before and after",
         "Paths of the parameters",
         "Failed trials",

@@ -362,7 +362,7 @@ def heatmap(
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
-    scale: str = SEQUENTIAL,
+    scale: str | Sequence[Any] = SEQUENTIAL,
     bar: bool = True,
     log: bool = False,
 ) -> list[Trace]:
@@ -378,7 +378,7 @@ def heatmap(
         low: value of the first colour, which smaller ones have too; by default the
             smallest (the smallest positive one on a logarithmic scale).
         high: value of the last colour, which larger ones have too; by default the largest.
-        scale: plotly's name of the colour scale.
+        scale: plotly's name of the colour scale, or pairs (0 to 1, "#rrggbb").
         bar: whether to show the colour bar.
         log: colours go with the logarithm; the bar and the pointer still show the values.
     """
@@ -386,7 +386,7 @@ def heatmap(
     trace: Trace = {
         "type": "heatmap",
         "z": rows,
-        "colorscale": scale,
+        "colorscale": plain(scale),
         "showscale": bar,
         "colorbar": {"title": {"text": unit}, "thickness": 12, "outlinewidth": 0},
     }
@@ -418,3 +418,39 @@ def _logarithmic(
         "ticktext": [f"{t:g}" for t in ticks],
     }
     return math.log10(first), math.log10(last)
+
+
+def contour(
+    values: Any,
+    x: Any,
+    y: Any,
+    level: float,
+    *,
+    name: str = "",
+    colour: str = BLACK,
+    dash: str = "solid",
+) -> list[Trace]:
+    """The line along which a map has one value.
+
+    Args:
+        values: shape (row along y, column along x).
+        x: centres of the columns.
+        y: centres of the rows.
+        level: the value.
+        name: for the legend; none without one.
+        colour: "#rrggbb".
+        dash: "solid", "dash" or "dot".
+    """
+    only = {"start": plain(level), "end": plain(level), "size": 1, "coloring": "none"}
+    return [
+        {
+            "type": "contour",
+            **{"x": plain(x), "y": plain(y), "z": plain(values)},
+            "contours": only,
+            "line": {"color": colour, "width": 2, "dash": dash},
+            "name": name,
+            "showlegend": bool(name),
+            "showscale": False,
+            "hoverinfo": "skip",
+        }
+    ]

@@ -146,7 +146,8 @@ def _doubts(surface: Surface, sample: np.ndarray, size: int) -> list[str]:
     """What is to be said of a surface: its rank, its errors, its events."""
     r, notes = len(surface.size), []
     among = (
-        f"A quadratic surface through the {len(surface.used):,} trials nearest to it"
+        f"A quadratic surface through {len(surface.used):,} trials, the nearest to the "
+        "recommended design"
     )
     if r < size:
         notes.append(

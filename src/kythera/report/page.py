@@ -11,17 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kythera import __version__, errors, text
-from kythera.report import figures
+from kythera.report import figures, landscape_figures, sources
+from kythera.report.landscape import landscape
+from kythera.report.terrain import Direction, Landscape
 from kythera.runs import folder
-from kythera.runs.result import Number, Result, load
+from kythera.runs.result import Number, Result
 
 if TYPE_CHECKING:
+    from kythera.runs.study import Study
     from kythera.solution import Solution
 
 MOST_ROWS = 40  # of the table of parameters
 MOST_CAUSES = 20
+MOST_DIRECTIONS = 12
+MOST_NEAR = 10
 MARK = f'<meta name="generator" content="kythera {__version__}">'
 SIGN = b'<meta name="generator" content="kythera '
+PROFILES = (
+    "Profiles: the loss along one of them, the others being wherever it is lowest; the band "
+    "is one standard error. Dot: the lowest point; diamond: the recommended design; dotted "
+    "line: a small increase."
+)
 # Nothing is fetched, whatever a figure asks for; plotly compiles its own shaders.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
@@ -29,11 +39,12 @@ POLICY = (
 )
 
 
-def report(what: "Solution | Result | str | Path", out: str | Path) -> Path:
+def report(what: "Solution | Result | Study | str | Path", out: str | Path) -> Path:
     """Write a result as one HTML page: tables, curves, the instrument's own drawings.
 
     Args:
-        what: a solution, a result, or the folder of a saved one.
+        what: a solution, a result, the folder of a saved one, or a study, whose search may
+            still go on.
         out: the page; an older report at that place is replaced, any other file is not.
 
     Returns:
@@ -44,15 +55,9 @@ def report(what: "Solution | Result | str | Path", out: str | Path) -> Path:
     """
     out = Path(out)
     _check_place(out)
-    if isinstance(what, str | Path):
-        result = load(what)
-    elif isinstance(what, Result):
-        result = what
-    else:
-        from kythera.runs.describe import describe
-
-        result = describe(what)
-    folder.write_atomically(out, page(result).encode())
+    result = sources.as_result(what, drawings=True)
+    found = landscape(result, gradients=sources.gradients(what))
+    folder.write_atomically(out, page(result, found).encode())
     return out
 
 
@@ -74,13 +79,19 @@ def _check_place(out: Path) -> None:
     )
 
 
-def page(result: Result) -> str:
-    """The whole page as text."""
+def page(result: Result, found: Landscape | None = None) -> str:
+    """The whole page as text.
+
+    Args:
+        result: what it tells of, finished or not.
+        found: the landscape near its optimum; by default that of the result.
+    """
     sections = [
         _parameters(result),
         _section("Loss", _figure(figures.loss(result))),
         _terms(result),
         _constraints(result),
+        _near(found or landscape(result)),
         _drawings(result),
         _paths(result),
         _failures(result),
@@ -97,6 +108,7 @@ def page(result: Result) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{name}: kythera report</title>",
             f"<style>{_asset('page.css')}</style></head><body><main>",
+            _template(),
             _header(result),
             "<noscript><p>The figures need JavaScript.</p></noscript>",
             *sections,
@@ -110,6 +122,11 @@ def page(result: Result) -> str:
 
 def _asset(name: str) -> str:
     return (importlib.resources.files("kythera.report") / name).read_text("utf-8")
+
+
+def _template() -> str:
+    """The look of all figures."""
+    return f'<script type="application/json" id="template">{_asset("template.json")}</script>'
 
 
 def _plotly() -> str:
@@ -165,14 +182,7 @@ def _pm(measured: Number) -> str:
 
 
 def _header(result: Result) -> str:
-    record, quoted = result.record, result.quoted
-    start, best, gain = (Number.of(quoted[k]) for k in ("start", "best", "gain"))
-    sure = ""
-    if math.isfinite(gain.stderr) and gain.stderr > 0:
-        sigmas = abs(gain.value) / gain.stderr
-        many = f"{sigmas:.1f}" if sigmas < 100 else "more than 100"
-        sure = f", {many} standard errors"
-    built = "of the detector as built, " if record.get("hard") else ""
+    record = result.record
     failed = int(np.sum(result.trials["state"] == "failed"))
     facts = {
         "Events of the search": f"{result.events:,}",
@@ -183,7 +193,8 @@ def _header(result: Result) -> str:
         "Time": _duration(record["seconds"]),
         "Optimiser": record["optimiser"]["option"] or record["optimiser"]["name"],
         "Gradient engine": record["estimator"]["option"] or record["estimator"]["name"],
-        "Ended because": record["reason"],
+        "Ended because" if result.finished else "State": record["reason"]
+        or "not finished",
     }
     cells = "".join(
         f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>"
@@ -192,10 +203,29 @@ def _header(result: Result) -> str:
     return (
         f'<header><p class="kind">kythera report, {html.escape(_date(record))}</p>'
         f"<h1>{html.escape(result.instrument)}</h1>"
+        f'{_gain(result)}<dl class="facts">{cells}</dl></header>'
+    )
+
+
+def _gain(result: Result) -> str:
+    """The headline: what was gained, as measured anew."""
+    quoted = result.quoted
+    start, best, gain = (Number.of(quoted[k]) for k in ("start", "best", "gain"))
+    if not result.finished:
+        return (
+            '<p class="gain">Not finished: nothing was measured anew yet. '
+            '<span class="quiet">Best is what the optimiser would build now.</span></p>'
+        )
+    sure = ""
+    if math.isfinite(gain.stderr) and gain.stderr > 0:
+        sigmas = abs(gain.value) / gain.stderr
+        many = f"{sigmas:.1f}" if sigmas < 100 else "more than 100"
+        sure = f", {many} standard errors"
+    built = "of the detector as built, " if result.record.get("hard") else ""
+    return (
         f'<p class="gain">Loss {_pm(start)} at the start, <b>{_pm(best)}</b> at best: '
         f'a gain of <b>{_pm(gain)}</b><span class="quiet">{sure}. Both designs {built}'
         "on the same fresh events.</span></p>"
-        f'<dl class="facts">{cells}</dl></header>'
     )
 
 
@@ -278,7 +308,7 @@ def _terms(result: Result) -> str:
         (name, _pm(a), _pm(b), f"{weights.get(name, 1.0):g}")
         for name, a, b in _pairs(result, "terms")
     ]
-    table = _table(("term", "start", "best", "weight"), rows, "lnnn")
+    table = _table(("term", "start", "best", "weight"), rows, "lnnn") if rows else ""
     return _section("Terms of the loss", table, _figure(figures.terms(result)))
 
 
@@ -288,14 +318,14 @@ def _constraints(result: Result) -> str:
         f"<td class='n'>{_pm(b)}</td><td>{_verdict(b)}</td></tr>"
         for name, a, b in _pairs(result, "slack")
     ]
-    if not rows:
-        return ""
     table = (
         "<table><thead><tr><th>constraint</th><th class='n'>slack at start</th>"
         "<th class='n'>slack at best</th><th>best design</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
-    return _section("Constraints", table, _figure(figures.slack(result)))
+    return _section(
+        "Constraints", table if rows else "", _figure(figures.slack(result))
+    )
 
 
 def _verdict(slack: Number) -> str:
@@ -303,6 +333,73 @@ def _verdict(slack: Number) -> str:
         return "<span class='holds'>holds</span>"
     doubt = math.isfinite(slack.stderr) and slack.value + 2 * slack.stderr >= 0
     return f"<span class='broken'>broken{', within its error' if doubt else ''}</span>"
+
+
+def _near(found: Landscape) -> str:
+    """What the loss says near the optimum, because the expert takes the last decision."""
+    notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in found.notes)
+    if not found.directions:
+        return _section("Near the optimum", notes)
+    rows = [
+        (
+            found.said(direction).replace("+-", "\u00b1").replace("-", "\u2212"),
+            _ends(found, direction),
+        )
+        for direction in found.directions[:MOST_DIRECTIONS]
+    ]
+    said = (
+        "<p>What one may change, because the loss hardly feels it. A small increase of the "
+        f"loss is {found.delta:.2g}, {html.escape(found.delta_is)}.</p>"
+    )
+    table = _table(
+        ("direction", "between these a small increase is reached"), rows, "ll"
+    )
+    drawn = [
+        _figure(figure, name)
+        for name, figure in landscape_figures.profiles(found).items()
+    ]
+    mapped = landscape_figures.pair(found)
+    return _section(
+        "Near the optimum",
+        said,
+        notes,
+        table,
+        _figure(landscape_figures.directions(found)),
+        f"<p class='note'>{PROFILES}</p><div class='grid'>{''.join(drawn)}</div>"
+        if drawn
+        else "",
+        _figure(landscape_figures.surface(found, *mapped)) if mapped else "",
+        _as_good(found),
+    )
+
+
+def _ends(found: Landscape, direction: Direction) -> str:
+    return "; ".join(
+        f"{name} {low:.4g} to {high:.4g} {unit}".rstrip().replace("-", "\u2212")
+        for name, low, high, unit in found.steps(direction)
+    )
+
+
+def _as_good(found: Landscape) -> str:
+    """Trials that cannot be told from the best design."""
+    near = found.near()
+    if not len(near.number):
+        return "<p>No design that was tried is within two standard errors of the lowest.</p>"
+    rows = [
+        (
+            f"{number:,}",
+            _pm(Number(float(excess), float(error))),
+            "on the surface" if fitted else "as measured",
+        )
+        for number, excess, error, fitted in list(zip(*near))[:MOST_NEAR]
+    ]
+    count = len(near.number)
+    more = f", of which {MOST_NEAR} are shown" if count > MOST_NEAR else ""
+    return (
+        f"<p>{count:,} of the designs that were tried are within two standard errors of "
+        f"the lowest{more}.</p>"
+        + _table(("trial", "loss above the lowest", ""), rows, "nnl")
+    )
 
 
 def _drawings(result: Result) -> str:

@@ -57,3 +57,28 @@ def gradients(what: Any) -> np.ndarray | None:
         return None
     nothing = np.full(len(trials[0].u), np.nan)
     return np.array([nothing if g is None else np.asarray(g, float) for g in known])
+
+
+def sketch(what: Any, number: int) -> dict[str, dict[str, Any]]:
+    """The instrument as it was in one trial, figures by name.
+
+    Args:
+        what: a solution, whose problem has a `sketch`, or a study, which keeps drawings.
+        number: of the trial.
+
+    Raises:
+        InputError: there is no such trial, or nothing that could draw it.
+    """
+    if callable(getattr(what, "drawing", None)):
+        return what.drawing(number)
+    draw = getattr(getattr(what, "problem", None), "sketch", None)
+    if draw is None:
+        raise errors.InputError(
+            "A trial can be drawn of a solution whose problem has a `sketch`, or of a "
+            f"study, but not of this {type(what).__name__}. Draw start and best instead."
+        )
+    if not 0 <= number < len(what.trials):
+        raise errors.InputError(
+            f"There is no trial {number}: the search has {len(what.trials)}, from 0 on."
+        )
+    return draw(what.problem.space.decode(what.trials[number].u, hard=True))

@@ -37,7 +37,7 @@ class Near(NamedTuple):
     fitted: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Direction:
     """A way to leave the best design.
 
@@ -65,7 +65,7 @@ class Direction:
     is_flat: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Profile:
     """The loss along one or two axes, the others being wherever it is lowest.
 
@@ -275,7 +275,7 @@ class Landscape:
             end = max(0.0, float(np.min(ends[np.abs(step) > 1e-12])))
             ahead = far(sign * slope.value, bend, self.delta)
             reach.append(min(ahead, end))
-            cut.append(ahead > end)
+            cut.append(ahead > end and (sign > 0 or kind == "curved"))
         vector = np.zeros(len(self.result.names))
         vector[self.chart.where] = s.basis @ along
         return Direction(

@@ -93,5 +93,5 @@ def _space(design: Telescope) -> dict[str, Any]:
     scene["xaxis"]["range"] = [-0.1 * LENGTH, 1.1 * LENGTH]
     for axis in ("yaxis", "zaxis"):
         scene[axis] |= {"range": [-0.75 * SIDE, 0.75 * SIDE], "nticks": 4}
-    scene["camera"] = {"eye": {"x": -0.4, "y": -2.0, "z": 0.8}}
+    scene["camera"] = {"eye": {"x": -0.3, "y": -2.2, "z": 0.8}}
     return figure
