@@ -28,6 +28,10 @@ class StoreError(KytheraError, OSError):
     """A result cannot be read or written."""
 
 
+class ClusterError(KytheraError, ConnectionError):
+    """Workers, or their scheduler, cannot be reached or have gone."""
+
+
 class PhysicsWarning(UserWarning):
     """The physics may not be what you think: a model is used outside its range."""
 
