@@ -15,7 +15,6 @@ from kythera.runs import schema
 from kythera.runs.result import Number, Result
 from kythera.runs.store import STALE, Store, is_gone
 from kythera.runs.study import Study
-from kythera.web import curves
 from kythera.web.memory import Memory, Watched
 
 MOST_ROWS = 200  # of a table of parameters
@@ -169,7 +168,7 @@ class Desk:
             "failed": result.record["drawing_failed"],
         }
 
-    def compared(self, of: list[str], axis: curves.Axis) -> dict[str, Any]:
+    def compared(self, of: list[str], axis: figures.Axis) -> dict[str, Any]:
         """Several runs side by side.
 
         Args:
@@ -195,7 +194,10 @@ class Desk:
                 | self._study_facts(study)
                 | {"run": self._run_facts(row), "facts": facts(result)}
             )
-        return {"runs": rows, "figure": curves.compared(results, axis)}
+        try:
+            return {"runs": rows, "figure": figures.compare(results, axis), "why": ""}
+        except errors.InputError as error:  # losses of two instruments
+            return {"runs": rows, "figure": None, "why": str(error)}
 
     def check_idle(self, study: Study) -> None:
         """Make sure that nobody writes a study.

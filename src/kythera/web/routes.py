@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from kythera import errors
-from kythera.report import page
+from kythera.report import figures, page
+from kythera.report.figures import Axis
 from kythera.runs.schema import NAME
 from kythera.web import curves, downloads, guard, pages, statics
 from kythera.web import desk as desks
@@ -92,7 +93,7 @@ def _add_runs(app: FastAPI, desk: Desk) -> None:
         study: Number,
         run: Number,
         after: After = -1,
-        axis: curves.Axis = "events",
+        axis: Axis = "events",
     ) -> Response:
         """What is new: the header always, the curves where there is a later trial."""
         desk.check()
@@ -110,7 +111,7 @@ def _add_runs(app: FastAPI, desk: Desk) -> None:
         return answer(request, shown)
 
     @app.get("/api/compare")
-    def compare(request: Request, of: Of, axis: curves.Axis = "events") -> Response:
+    def compare(request: Request, of: Of, axis: Axis = "events") -> Response:
         desk.check()
         return answer(request, desk.compared(list(dict.fromkeys(of)), axis))
 
@@ -126,7 +127,7 @@ def _add_parts(app: FastAPI, desk: Desk) -> None:
 
     @app.get(RUN + "/paths")
     def paths(
-        request: Request, study: Number, run: Number, axis: curves.Axis = "events"
+        request: Request, study: Number, run: Number, axis: Axis = "events"
     ) -> Response:
         desk.check()
         result = desk.result(desk.study(study), run)
@@ -148,7 +149,7 @@ def _add_parts(app: FastAPI, desk: Desk) -> None:
         desk.check()
         result = desk.result(desk.study(study), run)
         names = result.record["terms"]
-        return answer(request, {"terms": names, "figure": curves.front(result, x, y)})
+        return answer(request, {"terms": names, "figure": figures.pareto(result, x, y)})
 
     @app.get(RUN + "/failures")
     def failures(request: Request, study: Number, run: Number) -> Response:

@@ -3,13 +3,18 @@
 import importlib.resources
 from pathlib import Path
 
-PLOTLY = "plotly.min.js"
+PLOTLY, LOOK = "plotly.min.js", "template.json"
 
 
 def find(name: str) -> Path | None:
-    """A file by its name, plotly.js being that of the installed package; None: unknown."""
+    """A file by its name; None where there is none.
+
+    plotly.js is that of the installed package, and the look of figures the report's.
+    """
     if name == PLOTLY:
         return Path(str(importlib.resources.files("plotly") / "package_data" / PLOTLY))
+    if name == LOOK:
+        return Path(str(importlib.resources.files("kythera.report") / LOOK))
     own = Path(str(importlib.resources.files("kythera.web") / "static"))
     known = {file.name: file for file in own.iterdir() if file.suffix != ".html"}
     return known.get(name)

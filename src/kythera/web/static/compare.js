@@ -26,10 +26,10 @@ export function compare(content) {
 
   const again = watch(async () => {
     const data = await get(`api/compare?${of.map((o) => `of=${encodeURIComponent(o)}`).join("&")}&axis=${state.axis}`);
+    picture.hidden = !data.figure;
     if (data.figure) show(picture, data.figure);
-    const instruments = new Set(data.runs.map((r) => r.instrument));
-    note.hidden = instruments.size < 2;
-    put(note, `These runs are of ${instruments.size} instruments: their losses are not of one kind.`);
+    note.hidden = !data.why;
+    put(note, data.why);
     keyed(body, data.runs, (r) => r.of, makeRow, update);
     return data.runs.some((r) => r.run.state === "running") ? 2 : 10;
   });

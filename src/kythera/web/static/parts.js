@@ -8,7 +8,7 @@ import { frame, show } from "./plot.js";
 const PAUSE = 3000; // milliseconds between two readings of one part
 
 // A part knows whether it can be seen and whether it is up to date.
-export function part(section, read, { closed = false } = {}) {
+export function part(section, read, { closed = false, pause = PAUSE } = {}) {
   const found = { isNear: false, isStale: true, timer: 0, last: 0 };
   const details = closed && h("details", {}, h("summary", {}, closed), section.body);
   if (details) {
@@ -32,8 +32,8 @@ export function part(section, read, { closed = false } = {}) {
         if (error.status >= 400 && error.status !== 503) section.body.replaceChildren(h("p", { class: "note" }, error.message));
       }
       found.timer = 0;
-      if (found.isStale) setTimeout(refresh, PAUSE);
-    }, Math.max(0, found.last ? found.last + PAUSE - performance.now() : 0));
+      if (found.isStale) setTimeout(refresh, pause);
+    }, Math.max(0, found.last ? found.last + pause - performance.now() : 0));
   }
   const stale = () => { found.isStale = true; refresh(); };
   return { fresh: stale, turn: stale };
@@ -121,7 +121,12 @@ export function front(section, state) {
   const chosen = { x: "", y: "" };
   const choice = (axis, label) => {
     const select = h("select", { id: `front-${axis}` });
-    select.addEventListener("change", () => { chosen[axis] = select.value; read(); });
+    select.addEventListener("change", () => {
+      const other = axis === "x" ? ys : xs;
+      if (other.value === select.value) other.value = [...other.options].find((o) => o.value !== select.value).value;
+      Object.assign(chosen, { x: xs.value, y: ys.value });
+      read();
+    });
     return [h("label", { for: `front-${axis}` }, label), select];
   };
   const [xLabel, xs] = choice("x", "Across"), [yLabel, ys] = choice("y", "Up");
@@ -187,7 +192,7 @@ export function landscape(section, state) {
     const data = await get(`${state.base}/landscape`);
     put(text, data.text);
     fill(data.figures);
-  }, { closed: "Which designs are as good as the best one, and which directions are loose" });
+  }, { closed: "Which designs are as good as the best one, and which directions are loose", pause: 20000 });
 }
 
 export function failures(section, state) {

@@ -1,64 +1,43 @@
 // Figures of the server, drawn by plotly.js in the colours of the page.
 
-import { at } from "./api.js";
+import { at, get } from "./api.js";
 import { h, put } from "./dom.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const places = new Set(); // elements with a figure
-const FONT = 'system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif';
-
-const PAPER = { true: "#171b21", false: "#ffffff" };
 // What is dark on white must be light on black; the hues stay those of the colour-blind.
 const LIGHTER = {
-  "#222222": "#e4e8ee",
-  "#0072B2": "#4ba3dd",
-  "#D55E00": "#f08a3c",
-  "#009E73": "#2fc498",
-  "34,34,34": "228,232,238",
-  "0,114,178": "75,163,221",
-  "213,94,0": "240,138,60",
-  "0,158,115": "47,196,152",
+  "#222222": "#e4e8ee", "#0072B2": "#4ba3dd", "#D55E00": "#f08a3c", "#009E73": "#2fc498",
+  "34,34,34": "228,232,238", "0,114,178": "75,163,221", "213,94,0": "240,138,60", "0,158,115": "47,196,152",
+};
+const DARK = {
+  ...LIGHTER, "#ffffff": "#171b21", "#1c2128": "#e4e8ee", "#e9ecef": "#2b323c", "#aab2bb": "#59636f", "#dfe3e8": "#353d48",
 };
 
-function template() {
-  const on = dark.matches;
-  const ink = on ? "#e4e8ee" : "#1c2128", grid = on ? "#2b323c" : "#e9ecef", line = on ? "#59636f" : "#aab2bb";
-  const axis = { gridcolor: grid, zeroline: false, linecolor: line, ticks: "outside", ticklen: 4, tickcolor: line,
-    automargin: true, title: { standoff: 10 } };
-  const wall = { gridcolor: on ? "#353d48" : "#dfe3e8", zerolinecolor: on ? "#353d48" : "#dfe3e8", showbackground: false };
-  return { layout: {
-    font: { family: FONT, size: 13, color: ink },
-    colorway: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8A8F98"].map((c) => recoloured(c)),
-    paper_bgcolor: PAPER[on], plot_bgcolor: PAPER[on], xaxis: axis, yaxis: axis,
-    scene: { xaxis: wall, yaxis: wall, zaxis: wall,
-      camera: { eye: { x: 1.5, y: -1.6, z: 0.7 }, center: { x: 0, y: 0, z: -0.12 } } },
-    legend: { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", font: { size: 12 } },
-    hoverlabel: { font: { size: 12, family: FONT } }, colorscale: { sequential: "Viridis" },
-    margin: { l: 60, r: 14, t: 34, b: 48 },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink } } };
-}
-
-function recoloured(value) {
+function recoloured(value, colours) {
   if (!dark.matches) return value;
   if (typeof value === "string") {
-    const known = LIGHTER[value];
-    if (known) return known;
+    if (colours[value]) return colours[value];
     const parts = /^rgba\(([\d,]+),([\d.]+)\)$/.exec(value);
-    return parts && LIGHTER[parts[1]] ? `rgba(${LIGHTER[parts[1]]},${parts[2]})` : value;
+    return parts && colours[parts[1]] ? `rgba(${colours[parts[1]]},${parts[2]})` : value;
   }
-  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(recoloured);
+  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map((v) => recoloured(v, colours));
   if (value && typeof value === "object")
-    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recoloured(v)]));
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recoloured(v, colours)]));
   return value;
 }
 
 let loading;
 function plotly() {
-  loading ??= new Promise((resolve, reject) => {
+  const library = () => new Promise((resolve, reject) => {
     const script = h("script", { src: at("static/plotly.min.js") });
     script.addEventListener("load", () => resolve(window.Plotly));
-    script.addEventListener("error", () => { loading = undefined; reject(new Error("plotly.js cannot be read")); });
+    script.addEventListener("error", () => reject(new Error("plotly.js cannot be read")));
     document.head.append(script);
+  });
+  loading ??= Promise.all([library(), get("static/template.json")]).catch((error) => {
+    loading = undefined;
+    throw error;
   });
   return loading;
 }
@@ -100,12 +79,12 @@ async function draw(place) {
   place.shown = figure;
   place.theme = theme;
   try {
-    const Plotly = await plotly();
+    const [Plotly, look] = await plotly();
     if (place.figure !== figure) return; // a newer one came meanwhile
-    const layout = { height: 380, ...recoloured(figure.layout), template: template(), autosize: true, uirevision: "kept" };
+    const layout = { height: 380, ...recoloured(figure.layout, LIGHTER), template: recoloured(look, DARK), autosize: true, uirevision: "kept" };
     delete layout.width;
     place.style.minHeight = `${layout.height}px`;
-    await Plotly.react(place, recoloured(figure.data), layout, {
+    await Plotly.react(place, recoloured(figure.data, LIGHTER), layout, {
       responsive: true, displaylogo: false, displayModeBar: place.clientWidth > 560 ? "hover" : false,
       modeBarButtonsToRemove: ["lasso2d", "select2d"] });
   } catch (error) {
