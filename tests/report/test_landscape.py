@@ -14,7 +14,7 @@ from .surfaces import cloud, noisy, quadratic, result, rotated
 
 EIGENVALUES = np.array([40.0, 10.0, 3.0, 0.5])
 BOTTOM = np.full(4, 0.55)
-KEYS = 60
+KEYS = 40
 
 
 def make(seed, count=120, hessian=None, middle=0.5, with_gradient=False, **noise):

@@ -14,6 +14,8 @@ from kythera import errors
 from kythera.report import figures, page
 from kythera.runs.result import write
 
+from .surfaces import cloud, noisy, quadratic, result, rotated
+
 FIGURE = re.compile(r'<script type="application/json" class="figure">(.*?)</script>')
 
 
@@ -202,6 +204,40 @@ def test_a_broken_constraint_is_said(toy_result):
     broken = page.page(dataclasses.replace(toy_result, record=record))
     assert "broken</span>" in broken
     assert "broken</span>" not in page.page(toy_result)
+
+
+@pytest.fixture(scope="module")
+def made():
+    u = cloud(3, 80, 1)
+    found, _ = noisy(quadratic(rotated([40, 10, 3])[0], [0.55] * 3), u, 2)
+    return u, found
+
+
+def near_the_optimum(text):
+    [section] = re.findall(
+        r"<section><h2>Near the optimum</h2>.*?</section>", text, flags=re.DOTALL
+    )
+    return section
+
+
+def test_near_the_optimum_there_are_directions_and_profiles(made):
+    text = page.page(result(*made, best=[0.5] * 3))
+    section = near_the_optimum(text)
+    assert section.count("curvature") >= 3
+    assert "0.05, one standard error of the gain" in section
+    assert section.count('class="figure"') == 5  # directions, three profiles, a map
+    assert "within two standard errors" in section
+
+
+def test_a_run_that_goes_on_has_a_report(made):
+    text = page.page(result(*made, best=[0.5] * 3, gain=None))
+    assert "Not finished: nothing was measured anew yet" in body(text)
+    assert "nan" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert near_the_optimum(text).count("curvature") >= 3
+    assert not any("fresh" in t.get("name", "") for f in drawn(text) for t in f["data"])
+    few = {k: v[:2] for k, v in made[1].items()}
+    short = page.page(result(made[0][:2], few, gain=None))
+    assert "No surface" in near_the_optimum(short)
 
 
 def test_from_solution_result_and_folder(toy_solution, toy_result, tmp_path):
