@@ -211,7 +211,7 @@ class Tracker:
             self.sink.close(self._found(end))
         except Exception as error:  # of somebody else's library, or its server
             lines = str(error).strip().splitlines() or [""]
-            self._failure = f"{type(error).__name__}: {lines[0]}"
+            self._failure = f"{type(error).__name__}: {lines[0]}".rstrip(". ")
 
     def _batch(self) -> "tuple[list[Row], _End | None]":
         """Wait for a trial, and take with it what comes soon after."""
