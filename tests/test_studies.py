@@ -81,6 +81,10 @@ def test_the_same_command_goes_on(run, first):
     assert "already" in err
     assert "kythera resume" in err
     assert run(*SMALL, "--trials", 6, "--name", first, "--resume")[0] == 0
+    for other in (("--seed", 2), ("--optimiser", "random"), ("--set", "planes=6")):
+        code, _, err = run(*SMALL, *other, "--trials", 6, "--name", first, "--resume")
+        assert code == 2
+        assert "another --name" in err
     assert len(trials(run, first)) == 6
     assert run(*SMALL, "--trials", 2, "--name", "new", "--resume")[0] == 0
 
