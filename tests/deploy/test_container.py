@@ -158,6 +158,8 @@ def test_it_is_kythera_without_rights_and_without_secrets(podman, image):
     shell = ("--rm", "--entrypoint", "sh", image, "-c")
     assert podman.run(*shell, "id -u").strip() == "10001"
     assert podman.run(*shell, "ls /etc/pip.conf /opt/kythera; true").split() == ["venv"]
+    volume = ("--rm", "--volume", "studies:/files", "--entrypoint", "touch", image)
+    podman.run(*volume, "/files/a")
     history = podman("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
     assert "authorities" not in history
 
