@@ -24,6 +24,10 @@ def export(
     optuna: Annotated[
         str | None, typer.Option(help="URL of an Optuna storage to write to.")
     ] = None,
+    terms: Annotated[
+        bool,
+        typer.Option("--terms", help="Each term an objective of the Optuna study."),
+    ] = False,
     run: Run = 1,
     store: StorePath = None,
     files: Files = None,
@@ -36,7 +40,9 @@ def export(
     if optuna is not None:
         from kythera.runs.trackers.optuna import export as to_optuna
 
-        to_optuna(found, optuna, Path(what).name)
+        name = what if found.folder is None else found.folder.resolve().name
+        to_optuna(found, optuna, name, terms=terms)
+        print(f"study   {name}")
         return
     if out is None or as_json:
         json.dump(tables.plain(found), sys.stdout, indent=1, allow_nan=False)

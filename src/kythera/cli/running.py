@@ -62,10 +62,10 @@ def in_store(
         print(found.table())
         print(f"study   {study.name}, run {run}")
         print(f"store   {study.store.address.render_as_string(hide_password=True)}")
-        if wanted.out:
-            _write(found, folder.claim(Path(wanted.out)).path)
+        out = Path(wanted.out) if wanted.out else None
+        page = _write(found, folder.claim(out).path) if out else None
         for tracker in tracked:
-            tracker.end(found)
+            tracker.end(found, report=page)
     return _code(stop, solution)
 
 

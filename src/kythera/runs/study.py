@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from kythera.runs.store import (
     is_gone,
     plain_json,
 )
-from kythera.runs.trials import columns, from_row
+from kythera.runs.trials import READ, columns, from_row
 
 if TYPE_CHECKING:
     from kythera.core.evaluation import Trial
@@ -289,7 +289,8 @@ class Study:
         Returns:
             arrays by name, and under "names" those of terms and constraints.
         """
-        return columns(self._rows(run, after), len(self.space["names"]))
+        rows = self._rows(run, after, [schema.trial.c[name] for name in READ])
+        return columns(rows, len(self.space["names"]))
 
     def result(self, run: int = RUN) -> "Result":
         """A run as a result, such as `ky.load` reads, finished or not.
@@ -458,11 +459,13 @@ class Study:
 
         return search(self, problem, *engines, key=key, **options)
 
-    def _rows(self, run: int, after: int = -1) -> "list[dict[str, Any]]":
+    def _rows(
+        self, run: int, after: int = -1, wanted: "Sequence[sa.Column]" = ()
+    ) -> "list[dict[str, Any]]":
         r, t = schema.run, schema.trial
         with self.store.reading() as connection:
             rows = connection.execute(
-                sa.select(t)
+                sa.select(*(wanted or t.c))
                 .join(r, r.c.id == t.c.run_id)
                 .where(r.c.study_id == self.id, r.c.number == run, t.c.number > after)
                 .order_by(t.c.number)
