@@ -157,7 +157,9 @@ def test_it_is_kythera_without_rights_and_without_secrets(podman, image):
     assert podman.run("--rm", image, "--version").strip() == f"kythera {ky.__version__}"
     shell = ("--rm", "--entrypoint", "sh", image, "-c")
     assert podman.run(*shell, "id -u").strip() == "10001"
-    assert podman.run(*shell, "ls /etc/pip.conf /opt/kythera; true").split() == ["venv"]
+    assert podman.run(
+        *shell, "cat /etc/pip.conf 2>/dev/null; ls /opt/kythera"
+    ).split() == ["venv"]
     volume = ("--rm", "--volume", "studies:/files", "--entrypoint", "touch", image)
     podman.run(*volume, "/files/a")
     history = podman("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
