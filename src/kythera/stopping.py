@@ -1,5 +1,6 @@
 """When a search ends: its limits, nothing gained any more, an interrupt."""
 
+import atexit
 import contextlib
 import dataclasses
 import os
@@ -158,28 +159,34 @@ class Interrupt:
         self.asked = self.late = self._leavable = False
         self._old: dict[int, Any] = {}
         self._ended = threading.Event()
+        self._writer: socket.socket | None = None
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is not threading.main_thread():
             return self  # nobody can send a signal here
         for number in (signal.SIGINT, signal.SIGTERM):
             self._old[number] = signal.signal(number, self._ask)
+        if os.name != "posix":
+            return self
         # The only place that learns of a signal while Python does not listen.
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._old_fd = signal.set_wakeup_fd(
             self._writer.fileno(), warn_on_full_buffer=False
         )
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._ended.set()
-        if self._old:
+        if self._writer is not None:
             signal.set_wakeup_fd(self._old_fd)
-            self._writer.close()  # which ends the thread
-            for number, old in self._old.items():
-                signal.signal(number, signal.SIG_DFL if old is None else old)
+            self._writer.close()  # which ends the thread, where it still listens
+            self._thread.join()
+            self._reader.close()
+        for number, old in self._old.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
 
     @contextlib.contextmanager
     def leavable(self) -> Iterator[None]:
@@ -201,6 +208,7 @@ class Interrupt:
             self.asked = True
             if self._leavable:
                 self._leavable = False
+                atexit.register(_hurry)
                 raise Abandoned
             return
         again, old = self.asked, self._old[number]
@@ -211,18 +219,23 @@ class Interrupt:
         self.asked = True
 
     def _watch(self) -> None:
-        with self._reader:
-            while numbers := self._reader.recv(64):
-                if self._old_fd >= 0:  # somebody else listens too
-                    with contextlib.suppress(OSError):
-                        os.write(self._old_fd, numbers)
-                if signal.SIGTERM in numbers:
-                    break
-            else:
+        numbers = b""
+        while signal.SIGTERM not in numbers:
+            numbers = self._reader.recv(64)
+            if not numbers:  # it has ended
                 return
+            if self._old_fd >= 0:  # somebody else listens too
+                with contextlib.suppress(OSError):
+                    os.write(self._old_fd, numbers)
         if self._ended.wait(self.patience):
             return
         self.late = True
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         if self.kept and not self._ended.wait(GRACE):
             os._exit(128 + signal.SIGTERM)
+
+
+def _hurry() -> None:
+    """At its exit the process may wait for a computation that was left: not for long."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(round(GRACE))

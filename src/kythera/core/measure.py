@@ -375,8 +375,8 @@ def fetch(tree: PyTree) -> PyTree:
     Python hears no signal while it waits inside of JAX; where signals arrive, in the main
     thread, it looks every now and then (in 2% of the time that passed).
     """
-    began = time.perf_counter()
     if threading.current_thread() is threading.main_thread():
+        began = time.perf_counter()
         for leaf in jax.tree.leaves(tree):
             while not leaf.is_ready():
                 waited = time.perf_counter() - began
