@@ -67,7 +67,7 @@ def test_the_worker_has_no_nanny_and_one_evaluation(tmp_path):
 
 
 def test_a_container_and_further_entries(tmp_path):
-    entries, _ = description(
+    entries, (_, command) = description(
         tmp_path,
         image="docker://collaboration/kythera:1",
         extra="[+MaxRuntime=3600, requirements=(OpSysAndVer == AlmaLinux9)]",
@@ -75,6 +75,7 @@ def test_a_container_and_further_entries(tmp_path):
     assert entries["universe"] == "container"
     assert entries["container_image"] == "docker://collaboration/kythera:1"
     assert entries["transfer_executable"] == "False"
+    assert "; python3 -m distributed.cli.dask_worker" in command
     assert entries["+maxruntime"] == "3600"
     assert entries["requirements"] == "(OpSysAndVer == AlmaLinux9)"
 

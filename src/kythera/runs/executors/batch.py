@@ -61,7 +61,7 @@ class Batch(abc.ABC):
     account: str = ""
     interface: str = ""
     port: int = 0
-    python: str = sys.executable
+    python: str = ""
     folder: str = "kythera-jobs"
     scratch: str = "${TMPDIR:-/tmp}"
     extra: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ class Batch(abc.ABC):
             "death_timeout": settings.PATIENCE,
             "local_directory": self.scratch,
             "log_directory": str(Path(self.folder).absolute()),
-            "python": shlex.quote(self.python),
+            "python": shlex.quote(self.python or sys.executable),
             "job_name": "kythera",
             "job_script_prologue": [
                 "export " + " ".join(f"{n}=1" for n in settings.THREADS)
@@ -288,7 +288,8 @@ class HTCondor(Batch):
 
     Args:
         disk: of a job.
-        image: container to run in, where the pool does that; `python` is its interpreter.
+        image: container to run in, where the pool does that; `python` is then its own
+            interpreter, by default `python3`.
     """
 
     disk: str = "1GB"
@@ -326,8 +327,9 @@ class HTCondor(Batch):
         return found | {name.strip(): value.strip() for name, _, value in pairs}
 
     def options(self) -> dict[str, Any]:
-        """With disk."""
-        return super().options() | {"disk": self.disk}
+        """With disk, and with a container's interpreter."""
+        found = super().options() | {"disk": self.disk}
+        return found | ({"python": "python3"} if self.image and not self.python else {})
 
 
 def _where(batch: Slurm | Pbs) -> dict[str, Any]:
