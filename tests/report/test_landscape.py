@@ -86,7 +86,7 @@ def test_profiles_cover_the_truth(case):
         true = left * (profile.at[0][far] - BOTTOM[1]) ** 2 / 2
         pulls.append((profile.excess[far] - true) / profile.stderr[far])
     pulls = np.concatenate(pulls)
-    assert abs(pulls.mean()) < 0.4
+    assert abs(pulls.mean()) < 4 / np.sqrt(KEYS)
     assert 0.58 < np.mean(np.abs(pulls) < 1) < 0.78  # 0.683
     assert 0.9 < np.mean(np.abs(pulls) < 2) < 0.99  # 0.954
 
@@ -306,9 +306,9 @@ def test_values_without_errors():
 def test_twelve_thousand_parameters():
     """The most sensitive ones are looked at, in seconds, and it is said."""
     n, draw = 12_000, np.random.default_rng(1)
-    u = np.full((300, n), 0.5)
+    u = np.full((120, n), 0.5)
     u += 1e-4 * draw.normal(size=u.shape)
-    u[:, [7, 7000]] += 0.1 * draw.normal(size=(300, 2))
+    u[:, [7, 7000]] += 0.1 * draw.normal(size=(120, 2))
 
     def loss(u):
         d = u[:, [7, 7000]] - 0.5

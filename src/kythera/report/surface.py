@@ -9,10 +9,12 @@ import scipy.optimize
 
 ROUNDS = 4  # in which surface and unknown noise are found in turn
 MARGIN = 2.0  # numbers for each coefficient, at least
+FEWEST = 6  # points beyond two for each axis, at least
 SPARE = 4  # numbers beyond the coefficients, at least
 CONDITION = 300  # of the scaled columns, above which the points leave directions open
 SHRINK = 0.7  # part of the points that a smaller region keeps
 MISFIT = 2.0  # standard errors by which chi2 may pass the degrees of freedom
+NOISIER = 4.0  # times the noise of a smaller region that a region may have
 POOR = 1.5  # scale of the errors from which on a surface of fewer axes may be better
 DIFFER = 3.5  # standard errors by which a smaller region may differ
 EXACT = 0.02  # misfit of values without errors, as a part of their spread
@@ -67,6 +69,8 @@ class Surface:
         used: indices of the points of the fit.
         scale: factor on the errors, for what no quadratic surface describes.
         shared: part of the values' variance that points of one sample have in common.
+        noise: variance of the values, without what is shared, in units of what was stated;
+            then that of the gradients along each axis, zero without any, shape (1 + r,).
         fits: whether the points agree with it within their errors.
     """
 
@@ -80,6 +84,7 @@ class Surface:
     used: np.ndarray
     scale: float
     shared: float
+    noise: np.ndarray
     fits: bool
 
     @property
@@ -255,7 +260,7 @@ def _region(
     is the difference of the variances (J. Hausman, Econometrica 46 (1978) 1251).
     """
     r, found = basis.shape[1], []
-    while _numbers(points, order, r) >= needed(r) and len(order) >= 2 * r + 4:
+    while _numbers(points, order, r) >= needed(r) and len(order) >= 2 * r + FEWEST:
         surface = _fit(points.take(order), centre, basis, order)
         if surface is None:  # a smaller region determines no more
             break
@@ -268,12 +273,20 @@ def _region(
 
 
 def _agree(surface: Surface, less: Surface) -> bool:
-    """Whether a surface and that of a smaller region do, at their common centre."""
+    """Whether a surface and that of a smaller region do.
+
+    About the noise too, where it is estimated from the residuals: what looks like more of
+    it in a larger region is misfit.
+    """
+    if np.any(surface.noise > NOISIER * less.noise):
+        return False
     value, variance = [], []
     for one in (surface, less):
         step = np.concatenate([[1.0], one.size])
         value.append(one.coefficients[: len(step)] / step)
-        variance.append(np.diag(one.covariance)[: len(step)] / step**2)
+        # few scatter less by luck
+        own = max(1.0, surface.noise[0] / max(one.noise[0], 1e-300))
+        variance.append(own * np.diag(one.covariance)[: len(step)] / step**2)
     error = np.sqrt(np.maximum(variance[1] - variance[0], 0.25 * variance[1]))
     return bool(np.all(np.abs(value[1] - value[0]) <= DIFFER * error))
 
@@ -319,13 +332,15 @@ def _fit(
         if noise is not None:
             left = steep[..., p] - steep[..., :p] @ found
             noise = _covariance(left, max(float(np.sum(free[t:])) / r, 1.0))
+    level = (1 - shared) * (scale**2 if points.known else sigma[0] ** 2)
+    uneven = np.zeros(r) if noise is None else np.diag(noise) / size**2
     if points.known:
         fits = chi2 <= dof + MISFIT * np.sqrt(2 * max(dof, 1))
     else:
         fits = float(sigma[0]) <= EXACT * float(np.std(target)) + tiny
     return Surface(
         *(centre, basis, size, np.min(a, 0), np.max(a, 0), found, covariance, used),
-        *(scale, shared, bool(fits)),
+        *(scale, shared, np.concatenate([[level], uneven]), bool(fits)),
     )
 
 
