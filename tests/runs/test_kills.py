@@ -20,7 +20,7 @@ from ..laws.test_resume import same
 from .search import OPTIMISERS, search
 
 SCRIPT = Path(__file__).with_name("search.py")
-TRIALS = 200
+TRIALS = 80
 
 
 @pytest.fixture

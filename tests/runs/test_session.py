@@ -272,6 +272,17 @@ def test_a_search_that_fails_says_so(kept):
     }
 
 
+def test_another_task_starts_from_a_result(kept, problem):
+    study = Study.of(kept, "first", problem)
+    solution = search(study, problem)
+    begun = study.start(problem)
+    np.testing.assert_allclose(begun.space.start, solution.u_best, atol=1e-6)
+    begun = study.start(problem, trial=3)
+    np.testing.assert_allclose(begun.space.start, solution.trials[3].u, atol=1e-6)
+    with pytest.raises(errors.StoreError, match="no trial 6, but 6 from 0 on"):
+        study.start(problem, trial=6)
+
+
 def test_tables(kept, problem):
     study = Study.of(kept, "first", problem)
     search(study, problem)

@@ -80,13 +80,10 @@ class RunSpec:
         """
         wanted = self.settings
         instrument = instruments.find(wanted.instrument or "")
-        problem = instruments.build(instrument, wanted.set)
-        space = problem.space
-        for path, values in self.design.items():
-            space = space.with_leaf(path, np.asarray(values, float))
-        if wanted.freeze:
-            space = space.freeze(*wanted.freeze)
-        return problem if space is problem.space else problem.replace(space=space)
+        problem = started(instruments.build(instrument, wanted.set), self.design)
+        if not wanted.freeze:
+            return problem
+        return problem.replace(space=problem.space.freeze(*wanted.freeze))
 
     def engines(self, problem: "Problem") -> tuple[Any, Any]:
         """Optimiser and estimator as they were asked for."""
@@ -96,6 +93,18 @@ class RunSpec:
         if self.settings.estimator:
             return search, spec.make("estimator", self.settings.estimator)
         return search, default_estimator(problem, search)
+
+
+def started(problem: "Problem", leaves: Mapping[str, Any]) -> "Problem":
+    """The problem with another start: leaves of the design by path, native values.
+
+    Raises:
+        SpaceError: one that the design has not, or outside its bounds.
+    """
+    space = problem.space
+    for path, values in leaves.items():
+        space = space.with_leaf(path, np.asarray(values, float))
+    return problem if space is problem.space else problem.replace(space=space)
 
 
 def find_start(store: "Store", text: str) -> tuple["Study", int | None]:

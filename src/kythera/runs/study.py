@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from kythera import errors
-from kythera.runs import schema
+from kythera.runs import queries, schema
 from kythera.runs.checkpoint import Checkpoints
 from kythera.runs.recorder import StoredRun
 from kythera.runs.store import (
@@ -262,14 +262,7 @@ class Study:
 
     def count(self, run: int = RUN) -> int:
         """How many trials a run has."""
-        r, t = schema.run, schema.trial
-        with self.store.reading() as connection:
-            counted = (
-                sa.select(sa.func.count())
-                .select_from(t.join(r, r.c.id == t.c.run_id))
-                .where(r.c.study_id == self.id, r.c.number == run)
-            )
-            return int(connection.execute(counted).scalar_one())
+        return queries.count(self.store, self.id, run)
 
     def trials(self, run: int = RUN) -> "list[Trial]":
         """All trials of a run, in order.
@@ -277,7 +270,7 @@ class Study:
         Args:
             run: its number, from 1.
         """
-        return [from_row(row) for row in self._rows(run)]
+        return [from_row(r) for r in queries.trials(self.store, self.id, run)]
 
     def columns(self, run: int = RUN, after: int = -1) -> "dict[str, Any]":
         """Trials as the columns of a result's `trials.npz`, read without JAX.
@@ -289,7 +282,8 @@ class Study:
         Returns:
             arrays by name, and under "names" those of terms and constraints.
         """
-        rows = self._rows(run, after, [schema.trial.c[name] for name in READ])
+        wanted = [schema.trial.c[name] for name in READ]
+        rows = queries.trials(self.store, self.id, run, after, wanted)
         return columns(rows, len(self.space["names"]))
 
     def result(self, run: int = RUN) -> "Result":
@@ -312,7 +306,7 @@ class Study:
             )
         names = trials.pop("names")
         if not record["finished"]:
-            causes = self._causes(row["id"])
+            causes = queries.causes(self.store, row["id"])
             record |= names | {"seconds": row["seconds"], "causes": causes}
             record["reason"] = row["reason"] or row["state"]
             record["events"]["search"] = int(trials["events"].sum())
@@ -323,36 +317,16 @@ class Study:
             order = [names[key].index(n) for n in record[key] if n in names[key]]
             for column in (key, f"{key}_stderr"):
                 trials[column] = trials[column][:, order]
-        figures = self._file(row["id"], "figures.json")
+        figures = queries.file(self.store, row["id"], "figures.json")
         return Result(record, trials, json.loads(figures) if figures else {})
 
     def metrics(self, run: int = RUN) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
         """What was logged: name -> (steps, values)."""
-        table, found = schema.metric, {}
-        with self.store.reading() as connection:
-            rows = connection.execute(
-                sa.select(table.c.name, table.c.step, table.c.value)
-                .where(table.c.run_id == self.run(run)["id"])
-                .order_by(table.c.step, table.c.id)
-            )
-            for name, step, value in rows:
-                nan = float("nan") if value is None else value
-                found.setdefault(name, []).append((step, nan))
-        return {
-            name: (np.array([s for s, _ in pairs]), np.array([v for _, v in pairs]))
-            for name, pairs in found.items()
-        }
+        return queries.metrics(self.store, self.run(run)["id"])
 
     def artifacts(self, run: int = RUN) -> "list[dict[str, Any]]":
         """The files that a run kept: number, name, sha256, bytes, kind."""
-        table = schema.artifact
-        with self.store.reading() as connection:
-            rows = connection.execute(
-                sa.select(table)
-                .where(table.c.run_id == self.run(run)["id"])
-                .order_by(table.c.number, table.c.name)
-            ).mappings()
-            return [dict(row) for row in rows]
+        return queries.artifacts(self.store, self.run(run)["id"])
 
     def artifact(self, name: str, run: int = RUN, number: int = -1) -> bytes:
         """The contents of a file that a run kept.
@@ -360,7 +334,7 @@ class Study:
         Raises:
             StoreError: there is none of that name; it is missing or was altered.
         """
-        found = self._file(self.run(run)["id"], name, number)
+        found = queries.file(self.store, self.run(run)["id"], name, number)
         if found is None:
             known = [a["name"] for a in self.artifacts(run) if a["number"] == number]
             raise errors.StoreError(
@@ -376,7 +350,7 @@ class Study:
 
     def drawing(self, number: int, run: int = RUN) -> "dict[str, dict]":
         """The instrument at a trial: plotly figures by name; empty where none was kept."""
-        kept = self._file(self.run(run)["id"], "drawing.json", number)
+        kept = queries.file(self.store, self.run(run)["id"], "drawing.json", number)
         return json.loads(kept) if kept else {}
 
     def folder(self, run_id: int) -> Path:
@@ -444,6 +418,18 @@ class Study:
             )
         return StoredRun(self, found["id"], me, found["seconds"], found["cpu_seconds"])
 
+    def start(self, problem: "Problem", trial: int | None = None) -> "Problem":
+        """A problem that starts where this study is: freeze what is not yours, and go on.
+
+        Args:
+            problem: of the same design.
+            trial: number of the trial to start from; by default what the study would
+                build now.
+        """
+        from kythera.runs.run_spec import design_of, started
+
+        return started(problem, design_of(self, trial)[0])
+
     def optimise(
         self, problem: "Problem", *engines: Any, key: Any, **options: Any
     ) -> "Solution":
@@ -458,42 +444,6 @@ class Study:
         from kythera.runs.session import search
 
         return search(self, problem, *engines, key=key, **options)
-
-    def _rows(
-        self, run: int, after: int = -1, wanted: "Sequence[sa.Column]" = ()
-    ) -> "list[dict[str, Any]]":
-        r, t = schema.run, schema.trial
-        with self.store.reading() as connection:
-            rows = connection.execute(
-                sa.select(*(wanted or t.c))
-                .join(r, r.c.id == t.c.run_id)
-                .where(r.c.study_id == self.id, r.c.number == run, t.c.number > after)
-                .order_by(t.c.number)
-            ).mappings()
-            return [dict(row) for row in rows]
-
-    def _causes(self, run_id: int) -> dict[str, str]:
-        """Number -> cause of each failed trial."""
-        t = schema.trial
-        with self.store.reading() as connection:
-            rows = connection.execute(
-                sa.select(t.c.number, t.c.cause)
-                .where(t.c.run_id == run_id, t.c.state == "failed")
-                .order_by(t.c.number)
-            )
-            return {str(number): cause for number, cause in rows}
-
-    def _file(self, run_id: int, name: str, number: int = -1) -> bytes | None:
-        table = schema.artifact
-        with self.store.reading() as connection:
-            digest = connection.execute(
-                sa.select(table.c.sha256).where(
-                    table.c.run_id == run_id,
-                    table.c.number == number,
-                    table.c.name == name,
-                )
-            ).scalar()
-        return None if digest is None else self.store.volume.get(digest, name)
 
     def _own(self) -> None:
         if self.user != self.store.user:
