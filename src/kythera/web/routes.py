@@ -74,7 +74,8 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         file = statics.find(name)
         if file is None:
             raise HTTPException(404)
-        found = FileResponse(file, stat_result=file.stat())
+        kind = statics.KINDS[file.suffix]
+        found = FileResponse(file, media_type=kind, stat_result=file.stat())
         if found.headers["etag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"etag": found.headers["etag"]})
         return found

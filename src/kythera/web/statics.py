@@ -4,6 +4,13 @@ import importlib.resources
 from pathlib import Path
 
 PLOTLY, LOOK = "plotly.min.js", "template.json"
+# What the system calls them may be wrong, and browsers are told not to guess.
+KINDS = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 
 
 def find(name: str) -> Path | None:
@@ -16,5 +23,5 @@ def find(name: str) -> Path | None:
     if name == LOOK:
         return Path(str(importlib.resources.files("kythera.report") / LOOK))
     own = Path(str(importlib.resources.files("kythera.web") / "static"))
-    known = {file.name: file for file in own.iterdir() if file.suffix != ".html"}
+    known = {file.name: file for file in own.iterdir() if file.suffix in KINDS}
     return known.get(name)

@@ -42,7 +42,7 @@ export const send = (method, path, content) =>
     body: JSON.stringify(content),
   });
 
-const LONGEST = 30;
+const LONGEST = 30; // seconds between two tries at most
 let lost = false;
 
 function tell(error) {
@@ -62,7 +62,7 @@ function tell(error) {
 // Calls `read` for ever: it shows what it got and returns the seconds until the next time,
 // or null where nothing can change any more. Where it fails, what is shown stays.
 export function watch(read) {
-  let timer, wait = 1, busy = false;
+  let timer, wait = 1, failed = 0, busy = false;
   const step = async () => {
     clearTimeout(timer);
     if (busy || document.hidden) return;
@@ -72,14 +72,16 @@ export function watch(read) {
       const next = await read();
       tell(null);
       // A slow server is not asked without a pause.
-      wait = Math.max(next, (5 * (performance.now() - began)) / 1000);
+      wait = Math.max(next, (2 * (performance.now() - began)) / 1000);
+      failed = 0;
     } catch (error) {
       if (error.status === 404) {
         document.getElementById("content").replaceChildren(gone(error.message));
         return;
       }
       tell(error);
-      wait = Math.min(LONGEST, Math.max(2, 2 * wait));
+      failed += 1;
+      wait = Math.min(LONGEST, 2 ** failed);
     } finally {
       busy = false;
     }
@@ -87,7 +89,7 @@ export function watch(read) {
   };
   document.addEventListener("visibilitychange", step);
   step();
-  return () => { wait = 1; step(); };
+  return step;
 }
 
 function gone(text) {

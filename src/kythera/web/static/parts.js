@@ -9,7 +9,9 @@ const PAUSE = 3000; // milliseconds between two readings of one part
 
 // A part knows whether it can be seen and whether it is up to date.
 export function part(section, read, { closed = false, pause = PAUSE } = {}) {
-  const found = { isNear: false, isStale: true, timer: 0, last: 0 };
+  const found = { isNear: false, isKnown: false, isStale: false, timer: 0, last: 0 };
+  const trouble = h("p", { class: "note", hidden: true });
+  section.append(trouble);
   const details = closed && h("details", {}, h("summary", {}, closed), section.body);
   if (details) {
     section.append(details);
@@ -27,16 +29,19 @@ export function part(section, read, { closed = false, pause = PAUSE } = {}) {
       found.last = performance.now();
       try {
         await read();
+        trouble.hidden = true;
       } catch (error) {
-        found.isStale = true; // the loop of the page tells of a lost server
-        if (error.status >= 400 && error.status !== 503) section.body.replaceChildren(h("p", { class: "note" }, error.message));
+        // Of a lost server or store the loop of the page tells, and this is tried again.
+        found.isStale = !error.status || error.status === 503;
+        trouble.hidden = found.isStale;
+        put(trouble, error.message);
       }
       found.timer = 0;
       if (found.isStale) setTimeout(refresh, pause);
     }, Math.max(0, found.last ? found.last + pause - performance.now() : 0));
   }
-  const stale = () => { found.isStale = true; refresh(); };
-  return { fresh: stale, turn: stale };
+  const fresh = () => { found.isKnown = found.isStale = true; refresh(); };
+  return { fresh, turn: () => found.isKnown && fresh() };
 }
 
 // Terms or constraints: a table of start and best, and their curves.
@@ -46,11 +51,14 @@ export function numbers(section) {
   const head = h("tr", {}, h("th", { scope: "col" }, isSlack ? "constraint" : "term"), h("th", { scope: "col", class: "n" }, "start"), last,
     isSlack ? h("th", { scope: "col" }, "design") : h("th", { scope: "col", class: "n" }, "weight"));
   const curves = frame(section.firstChild.textContent, 340);
-  section.body.append(h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), body)), curves);
+  section.body.append(h("table", { class: "cards" }, h("thead", {}, head), body), curves);
   return (rows, figure, facts) => {
     section.hidden = !rows.length;
     put(last, facts.finished ? "best" : "last trial");
-    keyed(body, rows, (row) => row.name, () => h("tr", {}, h("td"), h("td", { class: "n" }), h("td", { class: "n" }), h("td", { class: isSlack ? "" : "n" })), (line, row) => {
+    const make = () => h("tr", {}, h("td"), h("td", { class: "n", "data-title": "start" }), h("td", { class: "n" }),
+      h("td", { class: isSlack ? "" : "n", "data-title": isSlack ? "design" : "weight" }));
+    keyed(body, rows, (row) => row.name, make, (line, row) => {
+      line.children[2].dataset.title = last.textContent;
       put(line.children[0], row.name);
       put(line.children[1], measured(row.start));
       put(line.children[2], measured(row.best));
@@ -190,22 +198,22 @@ export function landscape(section, state) {
   section.body.append(text, grid);
   return part(section, async () => {
     const data = await get(`${state.base}/landscape`);
-    put(text, data.text);
+    put(text, data.text.replaceAll("+-", "±"));
     fill(data.figures);
   }, { closed: "Which designs are as good as the best one, and which directions are loose", pause: 20000 });
 }
 
 export function failures(section, state) {
   const note = h("p"), body = h("tbody");
-  const table = h("div", { class: "scroll" }, h("table", { class: "causes" }, h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "n" }, "trials"),
-    h("th", { scope: "col" }, "cause"), h("th", { scope: "col" }, "such as trial"))), body));
+  const table = h("table", { class: "cards" }, h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "n" }, "trials"),
+    h("th", { scope: "col" }, "cause"), h("th", { scope: "col" }, "such as trial"))), body);
   section.body.append(note, table);
   section.hidden = true;
   const found = part(section, async () => {
     const data = await get(`${state.base}/failures`);
     put(note, `${count(data.failed)} of ${count(data.trials)} trials failed. Causes that differ only in their numbers are one.${
       data.more ? ` ${count(data.more)} rarer causes are not shown.` : ""}`);
-    keyed(body, data.causes, (c) => c.cause, () => h("tr", {}, h("td", { class: "n" }), h("td", { class: "cause" }), h("td")), (line, c) => {
+    keyed(body, data.causes, (c) => c.cause, () => h("tr", {}, h("td", { class: "n", "data-title": "trials" }), h("td", { class: "cause" }), h("td", { "data-title": "such as" })), (line, c) => {
       [count(c.count), c.cause, c.trials.join(", ") + (c.count > c.trials.length ? ", …" : "")].forEach((text, i) => put(line.children[i], text));
     });
   });
