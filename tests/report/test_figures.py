@@ -70,22 +70,6 @@ def test_nothing_to_draw():
     assert figures.compare({"a": nothing}) is None
 
 
-def test_what_no_other_one_beats():
-    a = np.array([1.0, 2, 3, 3, 1, 4, 2])
-    b = np.array([5.0, 3, 3, 1, 5, 0, 3])
-    got = figures.non_dominated(a, b)
-    assert {(a[i], b[i]) for i in got} == {(1, 5), (2, 3), (3, 1), (4, 0)}
-    assert len(got) == 4  # of two that are equal, one
-    draw = np.random.default_rng(1)
-    a, b = draw.random((2, 200))
-    slow = [
-        i
-        for i in range(200)
-        if not np.any((a <= a[i]) & (b <= b[i]) & (a + b < a[i] + b[i]))
-    ]
-    assert sorted(figures.non_dominated(a, b).tolist()) == slow
-
-
 def test_the_front_has_errors_both_ways_and_keeps_constraints():
     u = cloud(1, 6, 1)
     terms = np.array([[1.0, 5], [2, 3], [3, 3], [0, 0], [3, 1], [9, 9]])

@@ -274,19 +274,6 @@ def _path(
     )
 
 
-def non_dominated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Indices of the points that no other one is below in both, along the first axis.
-
-    Args:
-        a: what is minimised, shape (t,).
-        b: and what else, shape (t,).
-    """
-    order = np.lexsort((b, a))
-    lowest = np.minimum.accumulate(b[order])
-    before = np.concatenate([[np.inf], lowest[:-1]])
-    return order[b[order] < before]
-
-
 def pareto(result: Result, x: str = "", y: str = "") -> Figure | None:
     """Two terms of each trial, and the designs that no other one beats in both.
 
@@ -316,7 +303,8 @@ def pareto(result: Result, x: str = "", y: str = "") -> Figure | None:
     i, j = names.index(x), names.index(y)
     holds = np.all(trials["slack"][good] >= 0, axis=1)
     a, b = trials["terms"][:, i], trials["terms"][:, j]
-    best = good[holds][non_dominated(a[good[holds]], b[good[holds]])]
+    best = result.pareto(x, y)
+    best = best[np.argsort(a[best], kind="stable")]
     traces = []
     for rows, name, symbol, size in (
         (np.setdiff1d(good[holds], best), "trials", "circle", 5),
