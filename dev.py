@@ -185,7 +185,8 @@ def test(arguments: list[str]) -> int:
 def slow(arguments: list[str]) -> int:
     """Run the tests that take minutes."""
     ensure("dev")
-    return call(tool("pytest"), "-n", "2", "-m", "slow", *arguments)
+    # what shares a file shares a cluster or an image
+    return call(tool("pytest"), "-n", "2", "--dist", "loadfile", "-m", "slow", *arguments)
 
 
 def lint(arguments: list[str]) -> int:
