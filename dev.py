@@ -186,7 +186,9 @@ def slow(arguments: list[str]) -> int:
     """Run the tests that take minutes."""
     ensure("dev")
     # what shares a file shares a cluster or an image
-    return call(tool("pytest"), "-n", "2", "--dist", "loadfile", "-m", "slow", *arguments)
+    return call(
+        tool("pytest"), "-n", "2", "--dist", "loadfile", "-m", "slow", *arguments
+    )
 
 
 def lint(arguments: list[str]) -> int:
