@@ -14,6 +14,7 @@ from kythera.runs.result import Result
 from kythera.runs.store import Store
 from kythera.runs.study import DRAWING, Study
 
+DRAWN = 6  # every so many trials the toy is drawn
 EVIL = "a <b>\"quoted\"</b> 'name' / naïve ☂ {{root}} </script>"
 
 
@@ -44,7 +45,7 @@ def begin(store: Store, name: str, result: Result) -> Study:
     return Study.create(store, name, instrument="toy", spec={}, space=space)
 
 
-def write(run: StoredRun, trials: Sequence[Trial], drawn: int = 1) -> None:
+def write(run: StoredRun, trials: Sequence[Trial], drawn: int = DRAWN) -> None:
     """Keep trials, and the drawing of every `drawn`-th."""
     for trial in trials:
         run.add(trial)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from kythera import drawing
-from kythera.report import figures, landscape_figures
+from kythera.report import figures
 from kythera.report.figures import Axis, Figure
-from kythera.report.landscape import landscape as find_landscape
 from kythera.runs.result import Result
 
 COARSE = (
@@ -60,7 +59,10 @@ def metrics(logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Fi
 
 def landscape(result: Result) -> dict[str, Any]:
     """Which designs are as good as the best one: as text, and drawn."""
-    found = find_landscape(result)
+    from kythera.report import landscape_figures  # with SciPy: a second of the start
+    from kythera.report.landscape import landscape as find
+
+    found = find(result)
     drawn: dict[str, Figure] = {}
     if found.directions:
         ways, mapped = (

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from kythera import errors
-from kythera.report import figures, page
+from kythera.report import figures
 from kythera.report.figures import Axis
 from kythera.runs.schema import NAME
 from kythera.web import curves, downloads, guard, pages, statics
@@ -203,6 +203,8 @@ def _add_downloads(app: FastAPI, desk: Desk) -> None:
 
     @app.get(RUN + "/report.html")
     def report(study: Number, run: Number) -> Response:
+        from kythera.report import page  # with SciPy: a second of the start
+
         desk.check()
         found = desk.study(study)
         written = page.page(desk.result(found, run))
