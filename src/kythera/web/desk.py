@@ -13,7 +13,7 @@ from kythera.drawing import plain
 from kythera.report import figures
 from kythera.runs import schema
 from kythera.runs.result import Number, Result
-from kythera.runs.store import STALE, Store, is_gone
+from kythera.runs.store import STALE, Store, is_gone, plain_address
 from kythera.runs.study import Study
 from kythera.web.memory import Memory, Watched
 
@@ -77,7 +77,7 @@ class Desk:
                     total[name] += run[name]
             shown.append(self._study_facts(study) | {"runs": runs})
         return {
-            "store": self.store.address.render_as_string(hide_password=True),
+            "store": plain_address(self.store.address),
             "user": self.store.user,
             "users": [{"user": name, **users[name]} for name in sorted(users)],
             "studies": shown,

@@ -17,13 +17,16 @@ class Memory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, tuple[str, dict[str, Any]]] = OrderedDict()
+        self._known: OrderedDict[tuple[int, float], tuple[str, dict[str, Any]]] = (
+            OrderedDict()
+        )
 
     def columns(self, study: "Watched", run: int) -> dict[str, Any]:
         """As `Study.columns`; the arrays are not to be changed."""
         row = study.run(run)
+        place = row["id"], row["began"]  # numbers of what was deleted come again
         with self._lock:
-            holder, known = self._known.get(row["id"], ("", None))
+            holder, known = self._known.get(place, ("", None))
         if known is not None and holder == row["holder"]:
             new = study.read(run, int(known["number"][-1]))
             if not len(new["number"]):
@@ -35,8 +38,8 @@ class Memory:
             found = study.read(run, -1)
         if len(found["number"]):
             with self._lock:
-                self._known[row["id"]] = row["holder"], found
-                self._known.move_to_end(row["id"])
+                self._known[place] = row["holder"], found
+                self._known.move_to_end(place)
                 while len(self._known) > MOST_RUNS:
                     self._known.popitem(last=False)
         return dict(found)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -11,19 +12,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from kythera import errors
 from kythera.report import figures
 from kythera.report.figures import Axis
+from kythera.runs import tables
 from kythera.runs.schema import NAME
-from kythera.web import curves, downloads, guard, pages, statics
+from kythera.web import curves, guard, pages, statics
 from kythera.web import desk as desks
 from kythera.web.desk import Desk, Missing
 
 LARGEST = 2**31 - 1  # number that every database holds
 MOST_COMPARED = 8  # runs in one picture
 RUN = "/api/studies/{study}/runs/{run}"
+KINDS = {  # of files with trials
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 Number = Annotated[int, InPath(ge=1, le=LARGEST)]
 Trial = Annotated[int, InPath(ge=0, le=LARGEST)]
@@ -182,24 +189,14 @@ def _add_parts(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_downloads(app: FastAPI, desk: Desk) -> None:
-    kinds = {
-        "csv": ("text/csv; charset=utf-8", downloads.as_csv),
-        "json": ("application/json", downloads.as_json),
-        "parquet": ("application/vnd.apache.parquet", downloads.as_parquet),
-    }
-
     @app.get(RUN + "/trials.{kind}")
     def trials(study: Number, run: Number, kind: str) -> Response:
-        if kind not in kinds:
+        if kind not in KINDS:
             raise HTTPException(404)
         desk.check()
         found = desk.study(study)
-        media, make = kinds[kind]
-        return _attached(
-            make(desk.result(found, run)),
-            media,
-            downloads.file_name(found.name, run, kind),
-        )
+        data = tables.encode(desk.result(found, run), f".{kind}")
+        return _attached(data, KINDS[kind], f"{found.name}-{run}", kind)
 
     @app.get(RUN + "/report.html")
     def report(study: Number, run: Number) -> Response:
@@ -208,19 +205,21 @@ def _add_downloads(app: FastAPI, desk: Desk) -> None:
         desk.check()
         found = desk.study(study)
         written = page.page(desk.result(found, run))
-        name = downloads.file_name(found.name, run, "html")
-        return _attached(written, "text/html; charset=utf-8", name)
+        media = "text/html; charset=utf-8"
+        return _attached(written.encode(), media, f"{found.name}-{run}", "html")
 
 
-def _attached(content: str | bytes | Iterator[str], media: str, name: str) -> Response:
-    """A file to be kept, which no browser opens as a page of this server."""
+def _attached(data: bytes, media: str, name: str, ending: str) -> Response:
+    """A file to be kept, which no browser opens as a page of this server.
+
+    What not every file system can hold of a name becomes "_".
+    """
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("._")[-80:] or "study"
     headers = {
-        "content-disposition": f'attachment; filename="{name}"',
+        "content-disposition": f'attachment; filename="{stem}.{ending}"',
         "content-security-policy": "sandbox",
     }
-    if isinstance(content, str | bytes):
-        return Response(content, media_type=media, headers=headers)
-    return StreamingResponse(content, media_type=media, headers=headers)
+    return Response(data, media_type=media, headers=headers)
 
 
 def _add_writes(app: FastAPI, desk: Desk) -> None:
