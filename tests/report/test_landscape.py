@@ -141,6 +141,7 @@ def test_the_valley_of_rosenbrock_is_loose(with_gradient):
         gradients=gradient if with_gradient else None,
         delta=0.02,
     )
+    assert one.surface is not None
     assert one.surface.fits
     assert len(one.surface.used) < 500  # no quadratic surface describes all of it
     stiff, loose = one.directions
@@ -183,7 +184,7 @@ def test_few_trials_give_the_directions_that_were_tried():
     one = landscape(result(u, found, best=np.full(6, 0.55)))
     assert one.kind == "low-rank"
     assert "along the 2 directions" in one.table()
-    assert one.axes == ["direction 1", "direction 2"]
+    assert one.axes == ["spread 1", "spread 2"]
     stiff, loose = one.directions
     assert abs(stiff.vector @ vectors[:, 0]) > 0.98
     for got, true in zip((stiff, loose), (30, 10)):
@@ -233,6 +234,7 @@ def test_failed_and_infeasible_trials_are_left_out():
     one = landscape(
         result(u, found | {"state": state}, best=[0.5, 0.55], slack=["room"])
     )
+    assert one.surface is not None
     bad = set(np.flatnonzero(broken).tolist()) | set(range(5))
     assert not bad & set(one.surface.used.tolist())
     assert not bad & set(one.near().number.tolist())
@@ -262,6 +264,11 @@ def test_a_bound_holds_a_parameter():
     assert bound.reach[0] == 0
     assert bound.reach[1] == pytest.approx(0.05 / 4, rel=0.2)
     assert "at its bound" in one.table()
+    assert "at least" not in one.said(bound)
+    wide = landscape(result(u, found, best=[1.0, 0.5]), delta=5.0)
+    ends = [d for d in wide.directions if d.kind == "bound"]
+    assert ends[0].cut == (False, True)
+    assert wide.said(ends[0]).endswith("at least")
 
 
 def test_gradients_tell_what_holds_a_parameter():

@@ -13,8 +13,8 @@ import numpy as np
 from kythera import errors
 from kythera.report import sources
 from kythera.report.chart import Survey, is_usable, survey
-from kythera.report.surface import Surface, fit, needed
-from kythera.report.terrain import MOST_NAMED, SURE, Direction, Landscape, Near, far
+from kythera.report.surface import SURE, Surface, fit, needed
+from kythera.report.terrain import MOST_NAMED, Direction, Landscape, Near, far
 from kythera.runs.result import Number, Result
 
 MOST_AXES = 20  # of a surface
@@ -29,8 +29,9 @@ def landscape(
     least squares, to values and, where they are known, gradients, whose errors come from
     their scatter about the surface. The region shrinks until a quadratic surface describes
     it. What trials of one sample have in common, because they saw the same events, is
-    estimated and taken into account. The points are taken as given: that an optimiser chose
-    them after what it had seen is neglected.
+    estimated and taken into account as one shift of all their values; that it also tilts
+    them is not, so that errors of slopes may be half as large again as stated. The points
+    are taken as given: that an optimiser chose them after what it had seen is neglected.
 
     Args:
         what: a `Solution`, a `Result`, the folder of a saved one, or a `Study`. A solution
@@ -67,7 +68,7 @@ def landscape(
     else:
         a = surface.locate(points.x[surface.used])
         first = a[np.argmin(surface.value(a)[0])]
-        lowest = surface.minimum(np.stack([np.zeros_like(first), first]))
+        lowest = surface.lowest(np.stack([np.zeros_like(first), first]))
         notes += _doubts(surface, points.sample, m)
         surface = dataclasses.replace(surface, used=found.rows[surface.used])
     small, said = _small(result, delta, points.stderr if points.known else np.zeros(0))
@@ -189,9 +190,10 @@ def _shape(found: Landscape) -> list[str]:
         names = [
             found.result.names[int(np.argmax(np.abs(d.vector)))] for d in open_ends
         ]
+        led = "directions led by " if found.kind == "low-rank" else ""
         notes.append(
-            f"The loss still falls where the trials end ({', '.join(names[:MOST_NAMED])}): "
-            "a better design may lie beyond."
+            f"The loss still falls where the trials end ({led}"
+            f"{', '.join(names[:MOST_NAMED])}): a better design may lie beyond."
         )
     return notes + _constraints(found)
 

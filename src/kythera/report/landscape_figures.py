@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kythera import drawing, errors, text
-from kythera.report.terrain import Landscape, Profile
+from kythera.report.terrain import AXIS, Landscape, Profile
 
 MOST_PROFILES = 6
 MOST_ROWS, MOST_COLUMNS = 8, 16  # directions, and parameters in them
@@ -204,8 +204,8 @@ def _shown(one: Profile, k: int) -> np.ndarray:
 def _axis(one: Profile, k: int) -> dict[str, Any]:
     """The axis of a parameter in its unit, or of a direction."""
     unit = f" ({one.units[k]})" if one.units[k] else ""
-    if one.axes[k].startswith("direction "):
-        unit = " (parts of the ranges)"
+    if one.axes[k].startswith(AXIS):
+        unit = " of the trials (parts of the ranges)"
     axis: dict[str, Any] = {"title": {"text": f"{one.axes[k]}{unit}"}}
     if one.logarithmic[k]:
         shown = _shown(one, k)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 40  # of the table of parameters
 MOST_CAUSES = 20
-MOST_DIRECTIONS = 12
-MOST_NEAR = 10
+MOST_DIRECTIONS, MOST_NEAR = 12, 10
 MARK = f'<meta name="generator" content="kythera {__version__}">'
 SIGN = b'<meta name="generator" content="kythera '
 PROFILES = (
@@ -354,20 +353,19 @@ def _near(found: Landscape) -> str:
     table = _table(
         ("direction", "between these a small increase is reached"), rows, "ll"
     )
-    drawn = [
-        _figure(figure, name)
-        for name, figure in landscape_figures.profiles(found).items()
-    ]
-    mapped = landscape_figures.pair(found)
+    # profiles of what has no name would tell nobody anything
+    named = found.kind == "full"
+    profiles = landscape_figures.profiles(found) if named else {}
+    drawn = [_figure(figure, name) for name, figure in profiles.items()]
+    mapped = landscape_figures.pair(found) if named else None
+    grid = f"<p class='note'>{PROFILES}</p><div class='grid'>{''.join(drawn)}</div>"
     return _section(
         "Near the optimum",
         said,
         notes,
         table,
         _figure(landscape_figures.directions(found)),
-        f"<p class='note'>{PROFILES}</p><div class='grid'>{''.join(drawn)}</div>"
-        if drawn
-        else "",
+        grid if drawn else "",
         _figure(landscape_figures.surface(found, *mapped)) if mapped else "",
         _as_good(found),
     )
@@ -484,13 +482,12 @@ def _part(part: dict[str, Any]) -> str:
 
 
 def _listed(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{k} = {_short(v)}" for k, v in settings.items())
+    def short(value: Any) -> str:
+        if isinstance(value, dict) and set(value) == {"name", "settings"}:
+            return _part(value)
+        return value if isinstance(value, str) else json.dumps(value)
 
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"name", "settings"}:
-        return _part(value)
-    return value if isinstance(value, str) else json.dumps(value)
+    return ", ".join(f"{k} = {short(v)}" for k, v in settings.items())
 
 
 def _references(result: Result) -> str:

@@ -17,6 +17,9 @@ MISFIT = 2.0  # standard errors by which chi2 may pass the degrees of freedom
 NOISIER = 4.0  # times the noise of a smaller region that a region may have
 POOR = 1.5  # scale of the errors from which on a surface of fewer axes may be better
 DIFFER = 3.5  # standard errors by which a smaller region may differ
+SURE = 2.0  # standard errors from which on something is called significant
+NEARER = 41  # points between the centre and a minimum that is not significant
+LUCKY = 0.3  # of the median error, below which none is believed
 EXACT = 0.02  # misfit of values without errors, as a part of their spread
 STILL = 1e-6  # of the largest spread: a direction in which the points do not differ
 ROWS = 6000  # numbers that a fit takes: those of the nearest points
@@ -133,6 +136,38 @@ class Surface:
     def _linear(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         variance = np.einsum("...p,pq,...q->...", weights, self.covariance, weights)
         return weights @ self.coefficients, np.sqrt(np.maximum(variance, 0))
+
+    def held(self, a: np.ndarray, sure: float = SURE) -> np.ndarray:
+        """The way inwards, +1 or -1, of each axis that is pushed to an end, else 0, (r,).
+
+        Args:
+            a: a point.
+            sure: standard errors above zero from which a slope is a push.
+        """
+        close = 1e-6 * (self.high - self.low)
+        low, high = a <= self.low + close, a >= self.high - close
+        inwards = low.astype(int) - high.astype(int)
+        for k in np.flatnonzero(inwards):
+            slope, error = self.slope(a, inwards[k] * np.eye(len(a))[k])
+            inwards[k] *= slope > sure * error
+        return inwards
+
+    def lowest(self, starts: np.ndarray) -> np.ndarray:
+        """The minimum; or, where noise drove it to an end, a point as low nearer the centre.
+
+        Args:
+            starts: as for `minimum`.
+        """
+        found = self.minimum(starts)
+        if np.array_equal(self.held(found), self.held(found, -np.inf)):
+            return found
+        origin = np.clip(np.zeros_like(found), self.low, self.high)
+        for part in np.linspace(0, 1, NEARER):
+            point = origin + part * (found - origin)
+            excess, error = self.above(point, found)
+            if excess <= error:
+                return point
+        return found
 
     def minimum(self, starts: np.ndarray, fixed: dict[int, float] | None = None):
         """The lowest point within `low` and `high`, some coordinates being fixed.
@@ -308,7 +343,11 @@ def _fit(
     p, r, t = rows.shape[1], len(size), len(target)
     scale, shared, groups = 1.0, 0.0, _groups(points.sample)
     sigma, noise = points.stderr, np.diag(np.var(steepness, 0)) if len(known) else None
-    if not points.known:
+    if (
+        points.known
+    ):  # an error that is small by luck would pull the surface to its value
+        sigma = np.maximum(sigma, LUCKY * np.median(sigma))
+    else:
         sigma = np.full(t, max(float(np.std(target)), 1e-300))
     tiny = 1e-7 * max(float(np.ptp(target)), np.abs(steepness).max(initial=0), 1e-300)
     chi2 = dof = 0.0

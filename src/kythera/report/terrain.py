@@ -8,12 +8,12 @@ import numpy as np
 
 from kythera import errors, text
 from kythera.report.chart import Chart, is_usable
-from kythera.report.surface import Surface
+from kythera.report.surface import SURE, Surface
 from kythera.runs.result import Number, Result
 
 STEPS = 25  # points of a profile
 STEPS_2 = 21  # points of a map along each axis
-SURE = 2.0  # standard errors from which on something is called significant
+AXIS = "spread "  # name of an axis that is no parameter, before its number
 AT_END = 0.01  # part of a range within which a parameter stands at its bound
 SMALL = (
     0.15  # part of the largest step below which a parameter is left out of a direction
@@ -120,7 +120,9 @@ class Landscape:
         result: whose trials.
         chart: the coordinates that are looked at.
         surface: through the trials near the optimum; None where they are too few.
-        lowest: the surface's lowest point within the region of its trials, by its axes.
+        lowest: the surface's lowest point within the region of its trials, by its axes; where
+            the trials do not tell it, the nearest to the recommended design of those that are
+            as low within one standard error.
         held: the ways inwards of parameters that stand at a bound in all of the trials.
         delta: the increase of the loss that counts as small.
         delta_is: what it is, in words.
@@ -162,12 +164,12 @@ class Landscape:
     def axes(self) -> list[str]:
         """Names of what profiles can be drawn of, those that the trials varied most first.
 
-        Parameters, or the directions of a surface of low rank.
+        Parameters, or for a surface of low rank the directions in which the trials spread.
         """
         if self.surface is None:
             return []
         if self.kind == "low-rank":
-            return [f"direction {k + 1}" for k in range(len(self.surface.size))]
+            return [f"{AXIS}{k + 1}" for k in range(len(self.surface.size))]
         spread = (self.surface.high - self.surface.low) * self.surface.size
         return [self.chart.names[i] for i in np.argsort(-spread, kind="stable")]
 
@@ -226,7 +228,8 @@ class Landscape:
         """Those of the surface."""
         if self.surface is None:
             return []
-        s, held, found = self.surface, self._at_end, []
+        s, found = self.surface, []
+        held = s.held(self.lowest)
         free = np.flatnonzero(held == 0)
         stiff = s.hessian / np.outer(s.size, s.size)
         for vector in np.linalg.eigh(stiff[np.ix_(free, free)])[1].T[::-1]:
@@ -238,18 +241,6 @@ class Landscape:
             along[axis] = held[axis]
             found.append(self._direction(self._end(int(axis)), along))
         return found
-
-    @property
-    def _at_end(self) -> np.ndarray:
-        """The way inwards, +1 or -1, of each axis that the loss pushes to an end, else 0."""
-        s, a = self.surface, self.lowest
-        assert s is not None
-        close = 1e-6 * (s.high - s.low)
-        inwards = (a <= s.low + close).astype(int) - (a >= s.high - close).astype(int)
-        for k in np.flatnonzero(inwards):
-            slope, error = s.slope(a, inwards[k] * np.eye(len(a))[k])
-            inwards[k] *= slope > SURE * error
-        return inwards
 
     def _end(self, axis: int) -> str:
         """Whether an axis is held by a bound, or by the end of what was tried."""
@@ -375,7 +366,7 @@ class Landscape:
             at.append(self.chart.native(x)[:, k])
             best.append(float(self.chart.native(s.place(self.lowest))[k]))
         return Profile(
-            tuple(self.chart.names[k] if full else f"direction {k + 1}" for k in where),
+            tuple(self.chart.names[k] if full else f"{AXIS}{k + 1}" for k in where),
             tuple(self.chart.units[k] if full else "" for k in where),
             tuple(at),
             excess,
@@ -429,15 +420,14 @@ class Landscape:
 
     def said(self, direction: Direction) -> str:
         """What kind of direction it is, in a few words."""
+        least = ", at least" if any(direction.cut) or direction.is_flat else ""
         if direction.kind == "curved":
-            if direction.is_flat:
-                return "loose (no curvature seen), at least"
-            least = ", at least" if any(direction.cut) else ""
-            return f"curvature {direction.curvature}{least}"
+            seen = f"curvature {direction.curvature}"
+            return ("loose (no curvature seen)" if direction.is_flat else seen) + least
         end = (
             "at its bound" if direction.kind == "bound" else "at the end of the trials"
         )
-        return f"{end}, slope {direction.slope}"
+        return f"{end}, slope {direction.slope}{least}"
 
     def __str__(self) -> str:
         """The table."""
