@@ -232,7 +232,7 @@ class Interrupt:
         self.late = True
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         if self.kept and not self._ended.wait(GRACE):
-            os._exit(128 + signal.SIGTERM)
+            os._exit(130)  # as one that was interrupted
 
 
 def _hurry() -> None:

@@ -1,6 +1,7 @@
 """Searches: `kythera optimise | resume`."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -182,7 +183,9 @@ def resume(
     executor: Executor = None,
     tracker: TrackerText = None,
 ) -> None:
-    """Go on with a study that was interrupted; limits that are given replace its own.
+    """Go on with a study that was interrupted, within the limits that it had last.
+
+    A limit that is given replaces the one of that name; the others stay.
 
     The trials are, bit for bit, those of a search that was never interrupted. Exit codes
     are those of `optimise`.
@@ -225,7 +228,7 @@ def _begin(asked: spec.Spec, kept: "Store | None", stop: Stop) -> int:
     prepare_jax(wanted.device)
     plan = Plan.of(RunSpec.of(wanted, begins), wanted)
     if kept is not None:
-        return in_store(plan, lambda: _new_study(kept, plan), stop)
+        return in_store(plan, lambda: _new_study(kept, plan), stop, fresh=True)
     return in_folder(plan, stop)
 
 
@@ -271,7 +274,7 @@ def _new_study(kept: "Store", plan: Plan) -> "Study":
 
 
 def _go_on(study: "Study", asked: spec.Spec, stop: Stop, run: int = 1) -> int:
-    """Rebuild what a study is about and go on with it."""
+    """Rebuild what a study is about and go on with it, within its last limits."""
     from kythera.runs.environment import differences, environment
     from kythera.runs.run_spec import RunSpec
 
@@ -280,8 +283,10 @@ def _go_on(study: "Study", asked: spec.Spec, stop: Stop, run: int = 1) -> int:
     given = {k: v for k, v in here.items() if k in (*spec.BUDGETS, "price_per_hour")}
     then = rebuilt.settings
     _check_same(study.name, then, asked)
-    if any(k in given for k in spec.BUDGETS):
-        then = dataclasses.replace(then, **dict.fromkeys(spec.BUDGETS))
+    for row in study.runs():
+        if row["number"] == run:
+            last = json.loads(row["limits"]) | {"price_per_hour": row["price_per_hour"]}
+            then = dataclasses.replace(then, **last)
     place = {k: here[k] for k in ("executor", "tracker", "out", "device") if k in here}
     wanted = dataclasses.replace(then, **given, **place)
     prepare_jax(wanted.device)

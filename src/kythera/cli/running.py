@@ -13,6 +13,7 @@ from kythera import errors
 from kythera.cli.base import ABORTED, FAILED, Stop, say
 from kythera.cli.plan import SHOWN, Plan
 from kythera.runs import folder
+from kythera.runs.store import plain_address
 
 if TYPE_CHECKING:
     from kythera.report.progress import Progress
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 
 def in_store(
-    plan: Plan, open_it: Callable[[], "Study"], stop: Stop, run: int = 1
+    plan: Plan,
+    open_it: Callable[[], "Study"],
+    stop: Stop,
+    run: int = 1,
+    *,
+    fresh: bool = False,
 ) -> int:
     """Search, keep it, print the table; the exit code."""
     from kythera.runs import trackers
@@ -39,7 +45,7 @@ def in_store(
         ids = json.loads(begun[0]["tracker"]) if begun else {}
         tracked = _tracker(plan, stack, study.name, ids)
         stack.enter_context(stop.patient())
-        with _progress(plan, stop) as show, _safe(study, show):
+        with _progress(plan, stop) as show, _safe(study, show, fresh):
             solution = search(
                 study,
                 plan.problem,
@@ -61,7 +67,7 @@ def in_store(
         found = study.result(run)
         print(found.table())
         print(f"study   {study.name}, run {run}")
-        print(f"store   {study.store.address.render_as_string(hide_password=True)}")
+        print(f"store   {plain_address(study.store.address)}")
         out = Path(wanted.out) if wanted.out else None
         page = _write(found, folder.claim(out).path) if out else None
         for tracker in tracked:
@@ -70,18 +76,18 @@ def in_store(
 
 
 @contextlib.contextmanager
-def _safe(study: "Study", show: "Progress") -> Iterator[None]:
+def _safe(study: "Study", show: "Progress", fresh: bool) -> Iterator[None]:
     """What was refused leaves no study; a store that is lost leaves what it holds."""
     try:
         yield
-    except (errors.InputError, errors.SpaceError, errors.UnsupportedError):
-        if not any(study.count(row["number"]) for row in study.runs()):
-            study.delete(name=study.name)
-        raise
-    except errors.StoreError as error:
-        if show.trial is None:  # it never began: another process holds it, say
+    except errors.KytheraError as error:
+        if show.trial is None:  # refused, or another process holds it
+            if fresh and not any(study.count(row["number"]) for row in study.runs()):
+                study.delete(name=study.name)
             raise
-        say(f"{error} Then: kythera resume {shlex.quote(study.name)}")
+        broken = isinstance(error, errors.SimulationError)
+        then = "" if broken else f" Then: kythera resume {shlex.quote(study.name)}"
+        say(f"{error}{then}")
         raise typer.Exit(FAILED) from error
 
 

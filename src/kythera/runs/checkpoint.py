@@ -5,8 +5,10 @@ and what the file is about as JSON in its header. It is written beside its place
 over it, both after a sync, so that a reader finds the old one or the new one, whole.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -138,14 +140,21 @@ class Checkpoints:
         for path in self.folder.glob("*.tmp"):
             path.unlink(missing_ok=True)
 
-    def load(self) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+    def load(
+        self, at_most: float = math.inf
+    ) -> tuple[list[np.ndarray], dict[str, Any]] | None:
         """The newest that can be read; None where there never was one.
+
+        Args:
+            at_most: none of a trial behind this number.
 
         Raises:
             StoreError: there are some, and none can be read.
         """
         failure = None
         for number in self.numbers():
+            if number > at_most:
+                continue
             path = self._path(number)
             try:
                 return decode(path.read_bytes(), str(path))
@@ -160,7 +169,7 @@ class Checkpoints:
         for number in self.numbers():
             self._path(number).unlink(missing_ok=True)
         self.sweep()
-        if self.folder.is_dir():
+        with contextlib.suppress(OSError):  # not there, or something else is in it
             self.folder.rmdir()
 
     def _path(self, number: int) -> Path:

@@ -12,7 +12,7 @@ from kythera import errors
 from kythera.runs import schema
 from kythera.runs.checkpoint import Checkpoints
 from kythera.runs.store import check_name, plain_json
-from kythera.runs.trials import from_row, to_row
+from kythera.runs.trials import from_row, storable, to_row
 
 if TYPE_CHECKING:
     from kythera.core.evaluation import Trial
@@ -90,11 +90,14 @@ class StoredRun:
         """
         from kythera.optimise import Resume
 
-        saved = self.checkpoints.load()
-        number = -1 if saved is None else int(saved[1]["number"])
         table, metric = schema.trial, schema.metric
         with self.study.store.writing() as connection:
             self._check_held(connection)
+            last = connection.execute(
+                sa.select(sa.func.max(table.c.number)).where(table.c.run_id == self.id)
+            ).scalar()
+            saved = self._saved(-1 if last is None else int(last))
+            number = -1 if saved is None else int(saved[1]["number"])
             for behind in (
                 table.delete().where(
                     table.c.run_id == self.id, table.c.number > number
@@ -110,15 +113,27 @@ class StoredRun:
                 .order_by(table.c.number)
             ).mappings()
             trials = [from_row(dict(row)) for row in rows]
-        if saved is None:
-            return None
-        if len(trials) != number + 1:
+        return None if saved is None else Resume(trials, saved[0], self._before[0])
+
+    def _saved(self, last: int) -> tuple[Any, dict[str, Any]] | None:
+        """The newest checkpoint of the trials up to a number; None where none was made.
+
+        Raises:
+            StoreError: there must be one, but it is not in this folder. Nothing is dropped.
+        """
+        saved = self.checkpoints.load(at_most=last)
+        there = self.checkpoints.folder.is_dir()
+        about = {"study": self.study.name, "user": self.study.user, "run": self.id}
+        foreign = saved is not None and any(saved[1].get(k) != about[k] for k in about)
+        missing = saved is None and last >= 0 and not there
+        newer = saved is None and bool(self.checkpoints.numbers())
+        if foreign or missing or newer:
             raise errors.StoreError(
-                f"The study {self.study.name!r} has {len(trials)} trials where its "
-                f"checkpoint counts {number + 1}. The database and the folder "
-                f"'{self.study.store.files}' are not of one store: bring back its own."
+                f"The study {self.study.name!r} has {last + 1} trials, but their checkpoint "
+                f"is not in '{self.checkpoints.folder}'. The database and that folder are "
+                "not of one store: bring back its own, or give its `files`."
             )
-        return Resume(trials, saved[0], self._before[0])
+        return saved
 
     def add(self, trial: "Trial") -> None:
         """Keep one trial; written with its batch."""
@@ -162,7 +177,7 @@ class StoredRun:
         key = {"run_id": self.id, "number": number, "name": check_name("file", name)}
         with self.study.store.writing() as connection:
             self._check_held(connection)
-            self.study.store.lock_volume(connection)
+            self.study.store.lock(connection)
             about = {"sha256": self.study.store.volume.put(data), "bytes": len(data)}
             same = sa.and_(*(table.c[k] == v for k, v in key.items()))
             connection.execute(table.delete().where(same))
@@ -195,7 +210,7 @@ class StoredRun:
 
     def finish(self, state: str, reason: str) -> None:
         """Say how the run ended: "finished", "stopped" or "failed"."""
-        self._write(state=state, reason=reason)
+        self._write(state=state, reason=storable(reason))
 
     def _beats(self) -> None:
         while not self._end.wait(BEAT):

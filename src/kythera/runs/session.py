@@ -21,6 +21,7 @@ from kythera.drawing import plain
 from kythera.optimise import default_estimator, optimise
 from kythera.runs.describe import begin, describe
 from kythera.runs.recorder import StoredRun
+from kythera.runs.trials import storable
 from kythera.solution import Solution
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _keep(stored: StoredRun, solution: Solution, about: Mapping[str, Any]) -> No
     if solution.reason.startswith("interrupted"):
         state = "stopped"
         found.record["finished"] = False  # it can go on
-    stored.describe(found.record, state=state, reason=solution.reason)
+    stored.describe(found.record, state=state, reason=storable(solution.reason))
 
 
 class _Spending:

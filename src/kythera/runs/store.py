@@ -72,7 +72,7 @@ class Store:
 
     def __repr__(self) -> str:
         """The address, without its password."""
-        return f"Store({self.address.render_as_string(hide_password=True)!r})"
+        return f"Store({plain_address(self.address)!r})"
 
     def close(self) -> None:
         """Give back all connections."""
@@ -104,6 +104,9 @@ class Store:
         table = schema.account
         known = sa.select(table.c.id).where(table.c.name == name)
         found = connection.execute(known).scalar()
+        if found is None:
+            self.lock(connection)
+            found = connection.execute(known).scalar()
         if found is not None:
             return int(found)
         made = connection.execute(table.insert().values(name=name))
@@ -160,8 +163,8 @@ class Store:
             ).mappings()
             return [dict(row) | {"events": int(row["events"])} for row in rows]
 
-    def lock_volume(self, connection: sa.Connection) -> None:
-        """Until the end of the transaction nobody else adds artifacts or removes any."""
+    def lock(self, connection: sa.Connection) -> None:
+        """Until the end of the transaction nobody else begins or removes anything."""
         if not self.is_sqlite:  # where each writing transaction is alone anyway
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
 
@@ -236,6 +239,7 @@ class Store:
         config = Config()
         config.set_main_option("script_location", "kythera:runs/migrations")
         with self.writing() as connection:
+            self.lock(connection)  # of two that come at once, the second finds it done
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -265,14 +269,25 @@ def address(url: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         found = sa.make_url(text)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError) as error:
         raise errors.InputError(
             "A store is the path of a file or a URL such as "
             "'postgresql://user@host/name'; what was given cannot be read."
         ) from error
+    if found.get_backend_name() == "sqlite" and not found.database:
+        raise errors.InputError(
+            "A store in SQLite needs the path of a file, but the URL has none. "
+            "Give --store runs.db."
+        )
     if found.drivername in ("postgres", "postgresql"):
         found = found.set(drivername="postgresql+psycopg")
     return found
+
+
+def plain_address(url: sa.URL) -> str:
+    """An address without what is secret in it."""
+    secret = {k: "***" for k in url.query if "pass" in k.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
 def check_name(what: str, name: str) -> str:
@@ -291,7 +306,16 @@ def check_name(what: str, name: str) -> str:
 
 def holder() -> str:
     """Who writes a run: machine, process, and what no other process has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+    return f"{_place()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+
+
+def _place() -> str:
+    """Where a process number means one process: containers may share a machine's name."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbers = ""
+    return socket.gethostname() + "/" + "".join(filter(str.isdigit, numbers))
 
 
 def is_gone(who: str) -> bool:
@@ -300,7 +324,7 @@ def is_gone(who: str) -> bool:
     Of other machines only their silence can tell.
     """
     host, _, rest = who.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdigit():
+    if host != _place() or not rest.isdigit():
         return False
     try:
         os.kill(int(rest), 0)
@@ -340,7 +364,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
         None  # transactions begin where we say, not where it does
     )
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from kythera import errors
+from kythera.runs import folder as folders
 from kythera.runs import queries, schema
 from kythera.runs.checkpoint import Checkpoints
 from kythera.runs.recorder import StoredRun
@@ -75,6 +76,7 @@ class Study:
         """
         check_name("study", name)
         with store.writing() as connection:
+            store.lock(connection)
             account = store.account(connection)
             table = schema.study
             known = sa.select(table.c.id).where(
@@ -218,6 +220,8 @@ class Study:
                 f"{name!r} was."
             )
         runs, kept = self.runs(), schema.artifact
+        for run in runs:
+            self._check_free(run)
         mine = kept.c.run_id.in_([run["id"] for run in runs])
         with self.store.writing() as connection:
             digests = set(
@@ -229,7 +233,7 @@ class Study:
         for run in runs:
             Checkpoints(self.folder(run["id"])).clear()
         with self.store.writing() as connection:
-            self.store.lock_volume(connection)
+            self.store.lock(connection)
             used = sa.select(kept.c.sha256).where(kept.c.sha256.in_(digests))
             for digest in digests - set(connection.execute(used).scalars()):
                 self.store.volume.drop(digest)
@@ -372,6 +376,7 @@ class Study:
         self._own()
         me, table = holder(), schema.run
         with self.store.writing() as connection:
+            self.store.lock(connection)
             now = self.store.now(connection)
             found = (
                 connection.execute(
@@ -402,15 +407,11 @@ class Study:
                         tracker="{}",
                     )
                 )
-                return StoredRun(self, int(made.inserted_primary_key[0]), me)  # type: ignore[index]
-            since = now - found["heartbeat"]
-            who = found["holder"]
-            if who and since < STALE and not is_gone(who):
-                raise errors.StoreError(
-                    f"Run {run} of the study {self.name!r} is held by {who}, "
-                    f"whose last sign of life is {since:.0f} s old. Stop it, or wait until "
-                    f"it was silent for {STALE:.0f} s."
-                )
+                id = int(made.inserted_primary_key[0])  # type: ignore[index]
+                Checkpoints(self.folder(id)).clear()  # of one that was deleted long ago
+                folders.make(self.folder(id))
+                return StoredRun(self, id, me)
+            self._check_free(dict(found), now)
             connection.execute(
                 table.update()
                 .where(table.c.id == found["id"])
@@ -444,6 +445,19 @@ class Study:
         from kythera.runs.session import search
 
         return search(self, problem, *engines, key=key, **options)
+
+    def _check_free(self, row: "dict[str, Any]", now: float | None = None) -> None:
+        """Refuse to touch a run that another process holds."""
+        if now is None:
+            with self.store.reading() as connection:
+                now = self.store.now(connection)
+        since, who = now - row["heartbeat"], row["holder"]
+        if who and since < STALE and not is_gone(who):
+            raise errors.StoreError(
+                f"Run {row['number']} of the study {self.name!r} is held by {who}, "
+                f"whose last sign of life is {since:.0f} s old. Stop it, or wait until "
+                f"it was silent for {STALE:.0f} s."
+            )
 
     def _own(self) -> None:
         if self.user != self.store.user:

@@ -50,8 +50,13 @@ def to_row(trial: "Trial") -> dict[str, Any]:
         "spent": trial.spent,
         "seconds": trial.seconds,
         "state": trial.state,
-        "cause": found.cause.replace("\x00", ""),  # which PostgreSQL holds not
+        "cause": storable(found.cause),
     }
+
+
+def storable(text: str) -> str:
+    """Text as every database holds it: without NUL, and with a ? for what is no letter."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def from_row(row: Mapping[str, Any]) -> "Trial":

@@ -1,6 +1,7 @@
 """A folder for what is too large for a database: files by the hash of what they hold."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ class Volume:
     """
 
     def __init__(self, url: str | Path):
-        self.url = str(url)
+        self.url = str(url).removeprefix("file://")
+
+    @property
+    def name(self) -> str:
+        """Its address, without a password."""
+        return re.sub(r"(?<=://)[^/@]*@", "", self.url)
 
     def put(self, data: bytes) -> str:
         """Keep contents; what is there already is not written again.
@@ -41,7 +47,7 @@ class Volume:
                 system.pipe_file(place, data)  # an object appears whole or not at all
         except OSError as error:
             raise errors.StoreError(
-                f"The volume '{self.url}' cannot be written: {error}. Check that it is "
+                f"The volume '{self.name}' cannot be written: {error}. Check that it is "
                 "there and has room."
             ) from error
         return digest
@@ -64,14 +70,14 @@ class Volume:
                 data = system.cat_file(place)
         except OSError as error:
             raise errors.StoreError(
-                f"'{name}' must be in the volume '{self.url}' as {digest[:12]}..., but "
+                f"'{name}' must be in the volume '{self.name}' as {digest[:12]}..., but "
                 f"cannot be read: {error.strerror or error}. Bring the volume back; "
                 "the trials do not need it."
             ) from error
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise errors.StoreError(
-                f"'{name}' in the volume '{self.url}' must have the hash {digest[:12]}..., "
+                f"'{name}' in the volume '{self.name}' must have the hash {digest[:12]}..., "
                 f"but has {found[:12]}...: it was cut short or altered. Bring back its "
                 "copy; the trials do not need it."
             )
@@ -96,6 +102,6 @@ class Volume:
             return fsspec.core.url_to_fs(self._place(digest))
         except (ImportError, ValueError) as error:
             raise errors.StoreError(
-                f"The volume '{self.url}' cannot be reached: {error}. Install what its "
+                f"The volume '{self.name}' cannot be reached: {error}. Install what its "
                 "protocol needs, or give a folder."
             ) from error
