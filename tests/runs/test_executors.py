@@ -159,9 +159,9 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
         "_started",
         lambda self: subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]),
     )
-    with (
-        executors.make("dask:workers=1") as executor,
+    with (  # when it begins, or when it is first asked: whichever comes first
         pytest.raises(errors.ClusterError, match="ended with the code 3"),
+        executors.make("dask:workers=1") as executor,
     ):
         list(executor(abs, [1]))
 
