@@ -50,14 +50,7 @@ def landscape(
     result = sources.as_result(what)
     if gradients is None:
         gradients = sources.gradients(what)
-    shape = result.trials["u"].shape
-    if gradients is not None and np.shape(gradients) != shape:
-        raise errors.InputError(
-            f"`gradients` must have the shape of the trials' points, {shape}, but has "
-            f"{np.shape(gradients)}. Give one row for each trial, of nan where unknown."
-        )
-    if delta is not None and not 0 < delta < np.inf:
-        raise errors.InputError(f"`delta` must be > 0 and finite, but is {delta}.")
+    _check(result, gradients, delta)
     found = survey(result, gradients)
     points, notes, lowest = found.points, found.notes, np.zeros(0)
     m, surface = len(found.chart.where), None
@@ -80,6 +73,20 @@ def landscape(
         notes=tuple(notes),
     )
     return dataclasses.replace(made, notes=(*notes, *_shape(made)))
+
+
+def _check(result: Result, gradients: np.ndarray | None, delta: float | None) -> None:
+    """Refuse gradients of other trials, and an increase that is none."""
+    shape = result.trials["u"].shape
+    if gradients is not None and np.shape(gradients) != shape:
+        raise errors.InputError(
+            f"`gradients` must have the shape of the trials' points, {shape}, but has "
+            f"{np.shape(gradients)}. Give one row for each trial, of nan where unknown."
+        )
+    if delta is not None and not 0 < delta < np.inf:
+        raise errors.InputError(
+            f"`delta` must be > 0 and finite, but is {delta}. Give an increase of the loss."
+        )
 
 
 def _at_bounds(
