@@ -132,6 +132,7 @@ def test_a_job_that_ends_before_its_worker_comes_is_replaced(pool, monkeypatch):
     with clusters.build("htcondor", settings) as cluster:
         (pool / "busy").touch()
         (first,) = condor.alive(pool)
+        gone = list(cluster.workers.values())  # the library still knows it at the end
         os.killpg(first, signal.SIGKILL)
         until(lambda: all(job.job_id is None for job in cluster.workers.values()))
         assert len(list(pool.glob("*.sub"))) == 1
@@ -139,4 +140,5 @@ def test_a_job_that_ends_before_its_worker_comes_is_replaced(pool, monkeypatch):
         with distributed.Client(cluster) as client:
             client.wait_for_workers(1, timeout=60)
             assert len(list(pool.glob("*.sub"))) == 2
+    assert gone[0] not in cluster.workers.values()
     until(lambda: not condor.alive(pool))

@@ -361,12 +361,16 @@ async def _submit(cluster: Any, jobs: int) -> str:
     try:
         await cluster
     except RuntimeError as error:
-        closed = settings.attribute("distributed.core", "Status").closed
         for job in cluster.workers.values():
-            job.status = closed  # else the cluster cannot be closed
+            _forget(job)
         said = str(error).partition("stderr:")[2] or str(error)
         return " ".join(said.split())[:500]
     return ""
+
+
+def _forget(job: Any) -> None:
+    """A job that does not run any more: a cluster that has known it can be closed."""
+    job.status = settings.attribute("distributed.core", "Status").closed
 
 
 def _keeper(listing: Sequence[str]) -> type:
@@ -399,7 +403,8 @@ def _keeper(listing: Sequence[str]) -> type:
             for name in set(lost):
                 # A new name: what is still on its way about the old one is not for it.
                 cluster.worker_spec.update(cluster.new_worker_spec())
-                del cluster.worker_spec[name], cluster.workers[name]
+                del cluster.worker_spec[name]
+                _forget(cluster.workers.pop(name))
             await super().adapt()
 
     return Keeper
