@@ -192,6 +192,7 @@ def optimise(
             rows,
             jax.random.fold_in(key, _REPORT),
             interrupt,
+            map,
         )
         failure = soft.cause or (hard.cause if hard else "")
         if failure and not interrupt.late:
@@ -460,7 +461,12 @@ class _Run(Generic[D]):
 
 
 def _measured_anew(
-    problem: Problem, us: np.ndarray, rows: int, key: Key, interrupt: Interrupt
+    problem: Problem,
+    us: np.ndarray,
+    rows: int,
+    key: Key,
+    interrupt: Interrupt,
+    map: Map,
 ) -> tuple[Gain, Gain | None]:
     """Start and best on fresh events: as searched, and as built where that differs.
 
@@ -470,7 +476,7 @@ def _measured_anew(
     def measured(problem: Problem) -> Gain:
         try:
             with interrupt.leavable():
-                return compare(problem, us, key)
+                return compare(problem, us, key, map)
         except Abandoned:
             return unmeasured(f"{INTERRUPTED} before that was done")
 

@@ -11,6 +11,7 @@ from kythera.core import comparison
 from kythera.core.evaluation import (
     AbstractEstimator,
     AbstractOptimiser,
+    Map,
     Measured,
     Trial,
 )
@@ -141,20 +142,21 @@ class Solution(Generic[D]):
         return self.table()
 
 
-def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
+def compare(problem: Problem, us: np.ndarray, key: Key, map: Map = map) -> Gain:
     """Measure two designs, (start, best), on the same fresh events.
 
     Args:
         problem: what to measure.
         us: points of the cube, shape (2, n).
         key: of the events.
+        map: executor, where a stage runs outside JAX.
 
     Returns:
         the comparison; with a `cause` where a stage failed or a value is not finite.
     """
     events = len(us) * problem.price
     try:
-        found = comparison.compare(problem, us, key)
+        found = comparison.compare(problem, us, key, map)
     except errors.SimulationError as error:
         return unmeasured(str(error), events)
     cause = "; ".join(
@@ -175,7 +177,9 @@ def compare(problem: Problem, us: np.ndarray, key: Key) -> Gain:
         return float("nan") if np.isnan(variance) else float(np.sqrt(max(variance, 0)))
 
     def pair(values: Any, stderrs: Any) -> tuple[Measured, Measured]:
-        first, second = map(Measured, map(float, values), map(float, stderrs))
+        first, second = (
+            Measured(float(v), float(e)) for v, e in zip(values, stderrs, strict=True)
+        )
         return first, second
 
     zero, unit = np.zeros(k), np.eye(k)

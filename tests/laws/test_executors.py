@@ -15,7 +15,7 @@ import pytest
 
 import kythera as ky
 from kythera import errors, testing
-from kythera.core import measure
+from kythera.core import comparison, measure
 from kythera.instruments import telescope
 from kythera.runs import executors
 from kythera.runs.executors import AbstractExecutor
@@ -168,6 +168,19 @@ def test_float64_and_pieces_travel(pool, x64):
     _same_bits("gradients in pieces", pool)
 
 
+def test_a_host_is_measured_anew_by_the_workers(pool):
+    """In pieces, with the result of this process."""
+    pids = ky.from_function(lambda x: os.getpid(), {"x": ky.Real(0, 1)})
+    found = comparison.compare(pids, np.array([[0.2], [0.7]]), KEY, pool)
+    assert os.getpid() not in found.loss["loss"]
+    problem = _host_problem().replace(chunk=3)
+    us = np.array([[0.2, 0.3], [0.7, 0.6]])
+    here = comparison.compare(problem, us, KEY)
+    there = comparison.compare(problem, us, KEY, pool)
+    np.testing.assert_array_equal(here.loss["loss"], there.loss["loss"])
+    np.testing.assert_array_equal(here.covariance, there.covariance)
+
+
 def test_a_search_in_flight_is_replayed_without_workers(pool):
     problem, optimiser = _host_problem(), ky.Evolution()
     options = {"key": KEY, "max_trials": 20, "report_events": 8, "in_flight": 3}
@@ -254,6 +267,7 @@ def test_a_poisoned_design_is_a_failed_trial(pool):
         causes = [t.evaluation.cause for t in found.trials]
         assert "died each of the 3 times" in causes[0]  # the start, enqueued too
         assert sum(map(bool, causes)) <= 2
+        assert "could not be measured anew: The worker died" in found.reason
 
 
 def _slow_loss(a: float, seed: int) -> float:

@@ -16,6 +16,7 @@ from kythera import errors, testing
 from kythera.instruments import telescope
 from kythera.runs import schema, tables
 from kythera.runs.check import check
+from kythera.runs.checkpoint import Checkpoints
 from kythera.runs.store import Store
 from kythera.runs.study import Study
 
@@ -387,6 +388,41 @@ def test_a_disk_that_takes_no_checkpoint_loses_nothing(kept, url):
     assert not list(kept.files.rglob("*.tmp"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 500
     goes_on(kept, url)
+
+
+def test_a_checkpoint_behind_other_trials_is_passed_over(kept, problem):
+    """As one that a process wrote late, after another one had taken the run over."""
+    whole = search(Study.of(kept, "whole", problem), problem, 8)
+    study = Study.of(kept, "first", problem)
+    search(study, problem, 5)
+    saved = Checkpoints(study.folder(study.run()["id"]))
+    assert saved.numbers() == [4, 3]
+    leaves, about = saved.load(at_most=3)
+    saved.save(4, leaves, about)
+    with study.begin() as run:
+        assert len(run.resume().trials) == 4
+    same(search(study, problem, 8).trials, whole.trials)
+    leaves, about = saved.load()
+    for number in saved.numbers():
+        saved.save(number, leaves, {**about, "trial": "another"})
+    with (
+        study.begin() as run,
+        pytest.raises(errors.StoreError, match="not of one store"),
+    ):
+        run.resume()
+    assert study.count() == 8
+
+
+def test_the_files_of_another_store_are_refused(open_as, problem, tmp_path, url):
+    """And nothing is dropped from the database."""
+    search(Study.of(open_as("ada"), "first", problem), problem)
+    empty = Store(url, user="ada", files=tmp_path / "others")
+    with pytest.raises(
+        errors.StoreError, match=r"has 6 trials.*others.*give its `files`"
+    ):
+        search(Study.open(empty, "first"), problem, 8)
+    assert Study.open(empty, "first").count() == 6
+    empty.close()
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from kythera.core import measure
 from kythera.core.compilation import jit
+from kythera.core.evaluation import Map
 from kythera.core.problem import Problem
 from kythera.core.types import Key, PyTree, Vector
 
@@ -46,37 +48,50 @@ def _slopes_compiled(problem: Problem, u: Vector, mean: PyTree) -> tuple[Any, Py
 KEEP = 1 << 28  # bytes of tallies that are kept rather than simulated twice
 
 
-def compare(problem: Problem, us: np.ndarray, key: Key) -> Comparison:
+def _host_rows(problem: Problem, item: tuple[np.ndarray, Key, int]) -> PyTree:
+    """Tallies of one chunk of one design, as NumPy arrays."""
+    u, key, chunk = item
+    rows = measure.chunk_rows(problem, jnp.asarray(u, float), key, chunk)
+    return jax.device_get(rows)
+
+
+def compare(problem: Problem, us: np.ndarray, key: Key, map: Map = map) -> Comparison:
     """Measure several designs on the same events, so that differences have small errors.
 
     One chunk is compiled, once, and called for each chunk and design; tallies are kept
-    up to a bound, beyond which the chunks are simulated again for the errors.
+    up to a bound, beyond which the chunks are simulated again for the errors. Where a
+    stage runs outside JAX, all are kept, and an executor simulates the chunks.
 
     Args:
         problem: what to measure; `problem.events` rows.
         us: points of the cube, shape (designs, n).
         key: of the events.
+        map: executor for stages outside JAX; the builtin runs in this process.
 
     Raises:
         SimulationError: a stage outside JAX failed.
     """
     points = jnp.asarray(us, float)
     count, size = problem.chunks
-    host = problem.pipeline.is_host
-    run = functools.partial(measure._sample, mode="value") if host else _rows_compiled
+    order = range(len(us))
     kept: dict[tuple[int, int], PyTree] = {}
+    if problem.pipeline.is_host:
+        pairs = list(itertools.product(order, range(count)))
+        items = [(np.asarray(points[i]), key, chunk) for i, chunk in pairs]
+        work = functools.partial(_host_rows, problem)
+        kept = dict(zip(pairs, map(work, items), strict=True))
 
     def rows(i: int, chunk: int) -> PyTree:
         if (i, chunk) in kept:
             return kept[i, chunk]
-        found = run(problem, points[i], jax.random.fold_in(key, chunk))
-        found = measure.fetch(found[0] if host else found)
+        found = _rows_compiled(problem, points[i], jax.random.fold_in(key, chunk))
+        found = measure.fetch(found)
         bytes_ = sum(np.asarray(v).nbytes for v in jax.tree.leaves(found))
-        if host or bytes_ * count * len(us) < KEEP:
+        if bytes_ * count * len(us) < KEEP:
             kept[i, chunk] = found
         return found
 
-    means, order = [], range(len(us))
+    means = []
     for i in order:
         parts = [jax.tree.map(lambda v: v.mean(0), rows(i, c)) for c in range(count)]
         means.append(jax.tree.map(lambda *v: np.mean(np.stack(v), 0), *parts))

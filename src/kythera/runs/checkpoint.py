@@ -11,7 +11,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +141,15 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def load(
-        self, at_most: float = math.inf
+        self,
+        at_most: float = math.inf,
+        fits: Callable[[Mapping[str, Any]], bool] = lambda about: True,
     ) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-        """The newest that can be read; None where there never was one.
+        """The newest that can be read; None where there is none that fits.
 
         Args:
             at_most: none of a trial behind this number.
+            fits: whether a checkpoint is one that is looked for, by what it is about.
 
         Raises:
             StoreError: there are some, and none can be read.
@@ -157,9 +160,12 @@ class Checkpoints:
                 continue
             path = self._path(number)
             try:
-                return decode(path.read_bytes(), str(path))
+                leaves, about = decode(path.read_bytes(), str(path))
             except (errors.StoreError, OSError) as error:
                 failure = failure or error
+                continue
+            if fits(about):
+                return leaves, about
         if failure is not None:
             raise errors.StoreError(str(failure)) from failure
         return None

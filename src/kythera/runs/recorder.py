@@ -12,7 +12,7 @@ from kythera import errors
 from kythera.runs import schema
 from kythera.runs.checkpoint import Checkpoints
 from kythera.runs.store import check_name, plain_json
-from kythera.runs.trials import from_row, storable, to_row
+from kythera.runs.trials import from_row, mark, storable, to_row
 
 if TYPE_CHECKING:
     from kythera.core.evaluation import Trial
@@ -52,6 +52,7 @@ class StoredRun:
         self._clock = time.perf_counter(), time.process_time()
         self._trials: list[Trial] = []
         self._metrics: list[dict[str, Any]] = []
+        self._mark = ""  # of the last trial that was written
         self._written = time.monotonic()
         self._end = threading.Event()
         self._beat = threading.Thread(target=self._beats, daemon=True)
@@ -93,10 +94,10 @@ class StoredRun:
         table, metric = schema.trial, schema.metric
         with self.study.store.writing() as connection:
             self._check_held(connection)
-            last = connection.execute(
-                sa.select(sa.func.max(table.c.number)).where(table.c.run_id == self.id)
-            ).scalar()
-            saved = self._saved(-1 if last is None else int(last))
+            mine = sa.select(table).where(table.c.run_id == self.id)
+            found = connection.execute(mine.order_by(table.c.number)).mappings()
+            rows = [dict(row) for row in found]
+            saved = self._saved(rows)
             number = -1 if saved is None else int(saved[1]["number"])
             for behind in (
                 table.delete().where(
@@ -107,29 +108,37 @@ class StoredRun:
                 ),
             ):
                 connection.execute(behind)
-            rows = connection.execute(
-                sa.select(table)
-                .where(table.c.run_id == self.id)
-                .order_by(table.c.number)
-            ).mappings()
-            trials = [from_row(dict(row)) for row in rows]
-        return None if saved is None else Resume(trials, saved[0], self._before[0])
+        if saved is None:
+            return None
+        self._mark = saved[1]["trial"]
+        trials = [from_row(row) for row in rows[: number + 1]]
+        return Resume(trials, saved[0], self._before[0])
 
-    def _saved(self, last: int) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint of the trials up to a number; None where none was made.
+    @property
+    def _about(self) -> dict[str, Any]:
+        """Whose the checkpoints are."""
+        return {"study": self.study.name, "user": self.study.user, "run": self.id}
+
+    def _saved(self, rows: list[dict[str, Any]]) -> tuple[Any, dict[str, Any]] | None:
+        """The newest checkpoint of the trials of the database; None where none was made.
+
+        One behind other trials is passed over: a process that was thought dead, and had
+        the run taken from it, may have written it late.
 
         Raises:
             StoreError: there must be one, but it is not in this folder. Nothing is dropped.
         """
-        saved = self.checkpoints.load(at_most=last)
+
+        def fits(about: Mapping[str, Any]) -> bool:
+            ours = all(about.get(k) == v for k, v in self._about.items())
+            return ours and about.get("trial") == mark(rows[int(about["number"])])
+
+        saved = self.checkpoints.load(at_most=len(rows) - 1, fits=fits)
         there = self.checkpoints.folder.is_dir()
-        about = {"study": self.study.name, "user": self.study.user, "run": self.id}
-        foreign = saved is not None and any(saved[1].get(k) != about[k] for k in about)
-        missing = saved is None and last >= 0 and not there
-        newer = saved is None and bool(self.checkpoints.numbers())
-        if foreign or missing or newer:
+        missing = bool(rows) and not there
+        if saved is None and (missing or self.checkpoints.numbers()):
             raise errors.StoreError(
-                f"The study {self.study.name!r} has {last + 1} trials, but their checkpoint "
+                f"The study {self.study.name!r} has {len(rows)} trials, but their checkpoint "
                 f"is not in '{self.checkpoints.folder}'. The database and that folder are "
                 "not of one store: bring back its own, or give its `files`."
             )
@@ -197,8 +206,7 @@ class StoredRun:
                 values, shape (2, n).
         """
         self._write(recommended=np.asarray(recommended, "<f8").tobytes())
-        about = {"study": self.study.name, "user": self.study.user, "run": self.id}
-        self.checkpoints.save(number, state, about)
+        self.checkpoints.save(number, state, self._about | {"trial": self._mark})
 
     def flush(self) -> None:
         """Write what waits.
@@ -227,6 +235,7 @@ class StoredRun:
             if trials:
                 rows = [{"run_id": self.id, **to_row(trial)} for trial in trials]
                 connection.execute(schema.trial.insert(), rows)
+                self._mark = mark(rows[-1])
             if metrics:
                 connection.execute(schema.metric.insert(), metrics)
             self._update(connection, **values)

@@ -1,5 +1,6 @@
 """Trials as rows of a table, and back, bit for bit."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 READ = (  # what `columns` looks at
     *("number", "sample", "point", "design", "value", "stderr", "terms", "slack"),
     *("events", "spent", "seconds", "state"),
+)
+BYTES = ("point", "design", "arrays")
+MARKED = (
+    *("number", "sample", "point", "design", "value", "stderr", "terms", "slack"),
+    *("arrays", "events", "spent", "cause"),
 )
 TOTAL, TERM, SLACK, COVARIANCE = "total", "term.", "slack.", "covariance"
 
@@ -52,6 +58,13 @@ def to_row(trial: "Trial") -> dict[str, Any]:
         "state": trial.state,
         "cause": storable(found.cause),
     }
+
+
+def mark(row: Mapping[str, Any]) -> str:
+    """Hash of what a trial is, without the time that it took: the same bits, the same mark."""
+    marked = [(name, row[name]) for name in MARKED]
+    fields = [bytes(v) if k in BYTES else str(v).encode() for k, v in marked]
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(f), f) for f in fields)).hexdigest()
 
 
 def storable(text: str) -> str:

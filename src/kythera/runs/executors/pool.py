@@ -355,8 +355,7 @@ class DaskExecutor(AbstractExecutor):
     async def _ask(
         self, worker: _Worker, digest: str, payload: bytes, items: bytes
     ) -> bytes | None:
-        from distributed import KilledWorker
-
+        """The answer's bytes; None where the worker has gone."""
         future = self._client.submit(
             travelling.run,
             digest,
@@ -367,16 +366,17 @@ class DaskExecutor(AbstractExecutor):
             allow_other_workers=False,
             pure=False,
         )
-        fetched = asyncio.ensure_future(self._client._gather([future]))
+        # "raise" would leave errors behind that nobody looks at
+        fetched = asyncio.ensure_future(self._client._gather([future], errors="skip"))
         gone = asyncio.ensure_future(worker.gone.wait())
         try:
             await asyncio.wait((fetched, gone), return_when=asyncio.FIRST_COMPLETED)
             if not fetched.done():
                 return None
-            try:
-                return fetched.result()[0]
-            except KilledWorker:  # a scheduler that somebody else set up
-                return None
+            if found := fetched.result():
+                return found[0]
+            await _check_lost(future)
+            return None
         finally:
             fetched.cancel()
             gone.cancel()
@@ -401,6 +401,15 @@ class DaskExecutor(AbstractExecutor):
                         "where machines vanish often (attempts=NUMBER)."
                     )
                 )
+
+
+async def _check_lost(future: Any) -> None:
+    """Raise what failed, unless it is the death of a worker that Dask has seen first."""
+    from distributed import KilledWorker
+
+    error = await future._exception()
+    if error is not None and not isinstance(error, KilledWorker):
+        raise error
 
 
 class _Results(Iterator[Any]):
