@@ -397,14 +397,16 @@ def test_a_checkpoint_behind_other_trials_is_passed_over(kept, problem):
     search(study, problem, 5)
     saved = Checkpoints(study.folder(study.run()["id"]))
     assert saved.numbers() == [4, 3]
-    leaves, about = saved.load(at_most=3)
-    saved.save(4, leaves, about)
+    before = saved.load(at_most=3)
+    assert before
+    saved.save(4, *before)
     with study.begin() as run:
-        assert len(run.resume().trials) == 4
+        resumed = run.resume()
+        assert resumed
+        assert len(resumed.trials) == 4
     same(search(study, problem, 8).trials, whole.trials)
-    leaves, about = saved.load()
     for number in saved.numbers():
-        saved.save(number, leaves, {**about, "trial": "another"})
+        saved.save(number, before[0], {**before[1], "trial": "another"})
     with (
         study.begin() as run,
         pytest.raises(errors.StoreError, match="not of one store"),
