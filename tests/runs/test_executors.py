@@ -1,6 +1,7 @@
 """Executors: their texts, schedulers that are not there, workers that cannot be used."""
 
 import importlib.metadata
+import json
 import os
 import signal
 import subprocess
@@ -138,6 +139,59 @@ def test_nobody_comes(monkeypatch):
     (line,) = [str(w.message) for w in said if w.category is UserWarning]
     assert "has no worker for" in line
     assert "waiting for one up to 1 s" in line
+
+
+def test_a_scheduler_that_dies(tmp_path, monkeypatch):
+    """At work; a pause of it would be waited for."""
+    monkeypatch.setattr(pool, "ANSWER", 1.0)
+    monkeypatch.setattr(pool, "SILENT", 2.0)
+    file = tmp_path / "scheduler.json"
+    words = [
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
+    words += ["--no-dashboard", "--scheduler-file", str(file)]
+    quiet = {"env": os.environ | {"DASK_LOGGING__DISTRIBUTED": "critical"}}
+    scheduler = subprocess.Popen([sys.executable, *words], **quiet)
+    until = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    address = json.loads(file.read_text())["address"]
+    words = [
+        "-m",
+        "distributed.cli.dask_worker",
+        address,
+        "--no-nanny",
+        "--nthreads",
+        "1",
+    ]
+    words += ["--no-dashboard", "--local-directory", str(tmp_path)]
+    worker = subprocess.Popen([sys.executable, *words], **quiet)
+    try:
+        with executors.make(f"dask:address={address}") as executor:
+            assert list(executor(abs, [-1])) == [1]
+            future = executor.submit(time.sleep, 600)
+            while not future.running():
+                time.sleep(0.01)
+            scheduler.send_signal(signal.SIGSTOP)
+            time.sleep(1.5)
+            scheduler.send_signal(signal.SIGCONT)
+            time.sleep(1.5)
+            assert not future.done()
+            scheduler.kill()
+            with pytest.raises(
+                errors.ClusterError, match=r"answer within 2 s.*is kept"
+            ):
+                future.result(60)
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
 
 
 class _Sleeper:

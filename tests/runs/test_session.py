@@ -197,6 +197,14 @@ def test_a_volume_may_be_elsewhere(tmp_path, problem):
         run.keep("notes", b"far away")
     assert study.artifact("notes") == b"far away"
     assert not (kept.files / "artifacts").exists()
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    (place,) = [p for p in system.find("/kythera") if system.size(p) == len("far away")]
+    system.pipe_file(place, b"far")  # as one that a lost connection cut short
+    with study.begin() as run:
+        run.keep("again", b"far away")
+    assert study.artifact("notes") == b"far away"
     study.delete(name="first")
     with pytest.raises(errors.StoreError, match="cannot be read"):
         kept.volume.get("0" * 64, "nothing")

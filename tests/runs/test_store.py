@@ -212,6 +212,19 @@ def test_what_is_no_store_is_refused(tmp_path):
         Store(folder)
 
 
+def test_a_database_that_another_program_holds_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "BUSY", 0.1)
+    kept = Store(tmp_path / "runs.db", user="ada")
+    begin(kept)
+    other = sqlite3.connect(tmp_path / "runs.db")
+    other.execute("begin immediate")
+    with pytest.raises(errors.StoreError, match="locked. Another program holds it"):
+        begin(kept, "second")
+    other.close()
+    begin(kept, "second")
+    kept.close()
+
+
 def test_a_store_of_a_newer_version_is_refused(kept, open_as):
     with kept.writing() as connection:
         connection.execute(sa.text("update alembic_version set version_num = '9999'"))

@@ -250,9 +250,15 @@ class Store:
             yield
         except DBAPIError as error:
             cause = str(error.orig).strip().splitlines()[0] if str(error.orig) else ""
+            remedy = (
+                f"Another program holds it for more than {BUSY:.0f} s: end that one, or "
+                "take PostgreSQL for many writers"
+                if "is locked" in cause
+                else "Check that it is there, may be written and has room"
+            )
             raise errors.StoreError(
-                f"{self!r} cannot be used: {cause or type(error.orig).__name__}. Check "
-                "that it is there, may be written and has room; what was stored is safe."
+                f"{self!r} cannot be used: {cause or type(error.orig).__name__}. {remedy}; "
+                "what was stored is safe."
             ) from error
         except SQLAlchemyError as error:
             raise errors.StoreError(f"{self!r} cannot be used: {error}.") from error

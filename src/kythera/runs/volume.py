@@ -25,7 +25,7 @@ class Volume:
         return re.sub(r"(?<=://)[^/@]*@", "", self.url)
 
     def put(self, data: bytes) -> str:
-        """Keep contents; what is there already is not written again.
+        """Keep contents; what is there already, whole, is not written again.
 
         Returns:
             their SHA-256.
@@ -36,15 +36,16 @@ class Volume:
         digest = hashlib.sha256(data).hexdigest()
         if "://" not in self.url:
             path = Path(self._place(digest))
-            if not path.exists():
+            if not path.exists() or path.stat().st_size != len(data):
                 folders.make(path.parent)
                 folders.write_atomically(path, data)
             return digest
         system, place = self._remote(digest)
         try:
-            if not system.exists(place):
+            # objects appear whole or not at all, but files of some protocols grow
+            if not system.exists(place) or system.size(place) != len(data):
                 system.makedirs(place.rpartition("/")[0], exist_ok=True)
-                system.pipe_file(place, data)  # an object appears whole or not at all
+                system.pipe_file(place, data)
         except OSError as error:
             raise errors.StoreError(
                 f"The volume '{self.name}' cannot be written: {error}. Check that it is "

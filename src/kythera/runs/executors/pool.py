@@ -23,8 +23,11 @@ from kythera.runs.executors import work as travelling
 from kythera.runs.executors.base import AbstractExecutor
 from kythera.runs.executors.places import Place
 
-LOOK = 0.25  # seconds between two looks at who is there
-ANSWER = 20.0  # seconds in which a scheduler must answer
+LOOK = 0.25  # seconds between two looks at who is there, or
+PART = 10  # so many times what the last one took, where that is more, up to
+RARELY = 5.0
+ANSWER = 20.0  # seconds in which a question to the scheduler must be answered,
+SILENT = 60.0  # and after which one that answers none is lost: it may be busy
 QUIET = 30.0  # seconds without a worker, after which a warning says so
 TASK = 0.1  # seconds of work that small items are put together to
 
@@ -77,6 +80,7 @@ class DaskExecutor(AbstractExecutor):
         self._seconds: dict[str, float] = {}  # of an item, by work
         self._cpu, self._names = 0.0, itertools.count()
         self._empty_since, self._warned = time.monotonic(), False
+        self._heard = time.monotonic()
         self._failure: BaseException | None = None
 
     @property
@@ -193,8 +197,10 @@ class DaskExecutor(AbstractExecutor):
         """Look who is there until the end; where that fails, everything does."""
         try:
             while True:
+                began = time.monotonic()
                 await self._look()
-                await asyncio.sleep(LOOK)
+                took = time.monotonic() - began
+                await asyncio.sleep(min(max(LOOK, PART * took), RARELY))
         except Exception as error:
             self._fail(error)
 
@@ -211,11 +217,14 @@ class DaskExecutor(AbstractExecutor):
         try:
             there = await asyncio.wait_for(self._client.scheduler.ncores(), ANSWER)
         except (OSError, TimeoutError) as error:
+            if time.monotonic() - self._heard < SILENT:
+                return
             raise errors.ClusterError(
-                f"The scheduler of {self.text!r} must answer within {ANSWER:.0f} s, but "
+                f"The scheduler of {self.text!r} must answer within {SILENT:.0f} s, but "
                 f"does not ({type(error).__name__}: {error}). Start it again, and go on "
                 "with the study: what was finished is kept."
             ) from error
+        self._heard = time.monotonic()
         for address in self._workers.keys() - there.keys():
             self._workers.pop(address).gone.set()
         for address in there.keys() - self._workers.keys() - self._refused.keys():
