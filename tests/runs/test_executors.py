@@ -1,5 +1,6 @@
 """Executors: their texts, schedulers that are not there, workers that cannot be used."""
 
+import asyncio
 import importlib.metadata
 import json
 import os
@@ -10,11 +11,15 @@ import time
 import warnings
 from collections.abc import Iterator
 
+import cloudpickle
 import pytest
 
 from kythera import errors
 from kythera.runs import executors
 from kythera.runs.executors import AbstractExecutor, places, pool, work
+
+# Workers have no tests: functions of this file travel with what they hold.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.mark.parametrize(
@@ -192,6 +197,31 @@ def test_a_scheduler_that_dies(tmp_path, monkeypatch):
         for process in (worker, scheduler):
             process.kill()
             process.wait()
+
+
+def test_a_death_while_results_travel_costs_no_other_result(monkeypatch):
+    """Results that come at about the same time are fetched together."""
+    with executors.make("dask:workers=2") as executor:
+        assert list(executor(_rested, [0.5, 0.5])) == [0.5, 0.5]
+        client, real = executor._client, executor._client._gather_remote
+
+        async def late(*arguments):
+            await asyncio.sleep(4)
+            return await real(*arguments)
+
+        first = executor._idle[0].address
+        pid = client.run(os.getpid)[first]
+        monkeypatch.setattr(client, "_gather_remote", late)
+        futures = [executor.submit(_rested, seconds) for seconds in (0.0, 0.5)]
+        time.sleep(2)
+        monkeypatch.setattr(client, "_gather_remote", real)
+        os.kill(pid, signal.SIGKILL)
+        assert [future.result(60) for future in futures] == [0.0, 0.5]
+
+
+def _rested(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
 
 
 class _Sleeper:

@@ -28,6 +28,7 @@ PART = 10  # so many times what the last one took, where that is more, up to
 RARELY = 5.0
 ANSWER = 20.0  # seconds in which a question to the scheduler must be answered,
 SILENT = 60.0  # and after which one that answers none is lost: it may be busy
+MEETINGS = 32  # at a time: a thousand newcomers would take all connections
 QUIET = 30.0  # seconds without a worker, after which a warning says so
 TASK = 0.1  # seconds of work that small items are put together to
 
@@ -71,6 +72,7 @@ class DaskExecutor(AbstractExecutor):
         self._workers: dict[str, _Worker] = {}
         self._refused: dict[str, str] = {}
         self._meeting: set[str] = set()
+        self._doors = asyncio.Semaphore(MEETINGS)
         self._idle: collections.deque[_Worker] = collections.deque()
         self._jobs: collections.deque[_Job] = collections.deque()
         self._busy: set[_Job] = set()
@@ -188,10 +190,11 @@ class DaskExecutor(AbstractExecutor):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Any) -> asyncio.Task:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _watch(self) -> None:
         """Look who is there until the end; where that fails, everything does."""
@@ -256,10 +259,11 @@ class DaskExecutor(AbstractExecutor):
     async def _meet(self, address: str) -> None:
         """Take a new worker in if it has our versions."""
         try:
-            call = self._client._run(
-                travelling.versions, workers=[address], on_error="return"
-            )
-            theirs = (await asyncio.wait_for(call, ANSWER)).get(address)
+            async with self._doors:
+                call = self._client._run(
+                    travelling.versions, workers=[address], on_error="return"
+                )
+                theirs = (await asyncio.wait_for(call, ANSWER)).get(address)
         except (OSError, TimeoutError):
             theirs = None  # it has gone, or is not yet ready: the next look tells
         finally:
@@ -375,21 +379,27 @@ class DaskExecutor(AbstractExecutor):
             allow_other_workers=False,
             pure=False,
         )
-        # "raise" would leave errors behind that nobody looks at
-        fetched = asyncio.ensure_future(self._client._gather([future], errors="skip"))
         gone = asyncio.ensure_future(worker.gone.wait())
         try:
-            await asyncio.wait((fetched, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not fetched.done():
-                return None
+            while True:
+                # Dask fetches several results in one go, which whoever began it must not
+                # cut off; errors="raise" would leave errors behind that nobody looks at.
+                fetched = self._spawn(self._client._gather([future], errors="skip"))
+                await asyncio.wait((fetched, gone), return_when=asyncio.FIRST_COMPLETED)
+                if not fetched.done():
+                    return None
+                if not _hindered(fetched):
+                    break
+                if self._failure is not None:
+                    raise self._failure
+                await asyncio.sleep(LOOK)
             if found := fetched.result():
                 return found[0]
             await _check_lost(future)
             return None
         finally:
-            fetched.cancel()
             gone.cancel()
-            future.release()
+            future.release()  # which ends what still waits for it
 
     def _died(self, worker: _Worker, task: list[_Job]) -> None:
         """Try again what a worker took with it; of several items, each by itself."""
@@ -410,6 +420,11 @@ class DaskExecutor(AbstractExecutor):
                         "where machines vanish often (attempts=NUMBER)."
                     )
                 )
+
+
+def _hindered(fetched: asyncio.Task) -> bool:
+    """Whether a result is there that a busy scheduler or network did not hand over."""
+    return fetched.cancelled() or isinstance(fetched.exception(), OSError)
 
 
 async def _check_lost(future: Any) -> None:
