@@ -1,5 +1,6 @@
 """The command line: what it writes, what it refuses, how it stops."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 
 import kythera as ky
 from kythera import cli
-from kythera.cli.base import prepare_jax
+from kythera.cli.base import Stop, prepare_jax
 from kythera.core import comparison, measure
 
 SMALL = ("--set", "events=200", "--trials", "6")
@@ -491,6 +492,18 @@ def test_a_second_signal_aborts(place):
     assert "Traceback" not in err
     assert err.splitlines()[-1] == "kythera: aborted"
     assert not (modules / "lost").exists()
+
+
+def test_an_abort_that_got_lost_comes_later():
+    """A signal may arrive where no exception can leave, in a destructor."""
+    with Stop() as stop:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt), stop.patient():
+            pass
+    with Stop() as stop, stop.patient():
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
 
 
 def test_new_writes_what_runs(run, place):

@@ -8,14 +8,14 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from kythera import errors
 from kythera.core.evaluation import Trial
 
-PATIENCE = 7.0  # seconds that what runs may take after SIGTERM
+PATIENCE = 5.0  # seconds that what runs may take after SIGTERM
 GRACE = 2.0  # and how long after them the process may still not listen
 
 
@@ -154,6 +154,8 @@ class Interrupt:
             where it does not listen.
     """
 
+    left: ClassVar[bool] = False  # whether this process has left a computation behind
+
     def __init__(self, patience: float = PATIENCE, kept: bool = False):
         self.patience, self.kept = patience, kept
         self.asked = self.late = self._leavable = False
@@ -208,6 +210,7 @@ class Interrupt:
             self.asked = True
             if self._leavable:
                 self._leavable = False
+                Interrupt.left = True
                 atexit.register(_hurry)
                 raise Abandoned
             return
@@ -236,6 +239,6 @@ class Interrupt:
 
 
 def _hurry() -> None:
-    """At its exit the process may wait for a computation that was left: not for long."""
+    """At its exit a process may wait for a computation that was left: not for long."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(round(GRACE))

@@ -25,6 +25,15 @@ __all__ = ["export", "instruments", "main", "optimise", "serve", "store", "studi
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; a user's mistake ends in one message and exit code 2."""
+    code = _run(arguments)
+    stopping = sys.modules.get("kythera.stopping")  # where there was a search
+    if stopping is not None and stopping.Interrupt.left:
+        sys.stdout.flush()
+        os._exit(code)  # all is written, and what was left would be waited for
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         with plain_warnings(), at_the_end:
             code = app(args=arguments, prog_name="kythera", standalone_mode=False)

@@ -206,7 +206,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._patient = False
+        self._patient = self._aborted = False
 
     def __enter__(self) -> "Stop":
         self._old = signal.signal(signal.SIGINT, self._ask)
@@ -222,6 +222,8 @@ class Stop:
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
         """While something is at hand that must not be lost."""
+        if self._aborted:  # where no exception can leave, in a destructor, say
+            raise KeyboardInterrupt
         self._patient = True
         try:
             yield
@@ -230,6 +232,7 @@ class Stop:
 
     def _ask(self, *_: Any) -> None:
         if self.asked or not self._patient:
+            self._aborted = True
             raise KeyboardInterrupt
         self.asked = True
         if not sys.stderr.isatty():  # a terminal has the live line
