@@ -43,6 +43,7 @@ _HOME = {
         "Trial",
     ),
     "stages.simulators.host": ("HostSimulator", "from_function"),
+    "stages.simulators.program": ("ProgramSimulator",),
     "estimators.direct": ("Direct",),
     "estimators.pathwise": ("Pathwise",),
     "estimators.finite_difference": ("FiniteDifference",),
