@@ -44,6 +44,8 @@ _HOME = {
     ),
     "stages.simulators.host": ("HostSimulator", "from_function"),
     "stages.simulators.program": ("ProgramSimulator",),
+    "stages.simulators.geant4": ("Geant4Simulator",),
+    "stages.sources.gun": ("ParticleGun", "Particles"),
     "estimators.direct": ("Direct",),
     "estimators.pathwise": ("Pathwise",),
     "estimators.finite_difference": ("FiniteDifference",),
