@@ -46,6 +46,7 @@ _HOME = {
     "stages.simulators.program": ("ProgramSimulator",),
     "stages.simulators.geant4": ("Geant4Simulator",),
     "stages.sources.gun": ("ParticleGun", "Particles"),
+    "stages.sources.pythia8": ("Pythia8",),
     "estimators.direct": ("Direct",),
     "estimators.pathwise": ("Pathwise",),
     "estimators.finite_difference": ("FiniteDifference",),

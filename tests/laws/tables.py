@@ -44,7 +44,7 @@ from kythera.optimisers.lbfgsb import LBFGSB
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.random_search import RandomSearch
 from kythera.stages.simulators import geant4, host, program
-from kythera.stages.sources import gun
+from kythera.stages.sources import gun, pythia8
 from kythera.testing import Point, noisy_sphere, textbook
 
 from . import objectives, portal
@@ -149,6 +149,17 @@ def _program_simulator() -> program.ProgramSimulator:
     )
 
 
+_HADRONIC_Z = (
+    "Beams:idA = 11",
+    "Beams:idB = -11",
+    "Beams:eCM = 91.188",
+    "PDF:lepton = off",
+    "WeakSingleBoson:ffbar2gmZ = on",
+    "23:onMode = off",
+    "23:onIfAny = 1 2 3 4 5",
+)
+
+
 def _geant4_simulator() -> geant4.Geant4Simulator:
     def boxes(design: Telescope) -> list[geant4.Box]:
         widths = (
@@ -193,13 +204,17 @@ def _portal_bench(stage: AbstractStage, rows: int = 2) -> Bench:
 
 
 # What a member needs that is an extra.
-LIBRARIES: dict[type, str] = {geant4.Geant4Simulator: "calzone"}
+LIBRARIES: dict[type, str] = {
+    geant4.Geant4Simulator: "calzone",
+    pythia8.Pythia8: "pythia8mc",
+}
 
 SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     Beam: Beam,
     host.Rows: host.Rows,
     textbook.Nothing: textbook.Nothing,
     scenes.Scanned: portal.source,
+    pythia8.Pythia8: lambda: pythia8.Pythia8(_HADRONIC_Z, particles=150),
     gun.ParticleGun: lambda: gun.ParticleGun(22, (1.0, 20.0)),
 }
 

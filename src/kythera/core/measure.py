@@ -8,6 +8,7 @@ spread is the standard error.
 
 import contextlib
 import functools
+import re
 import threading
 import time
 from typing import Any, Literal
@@ -361,11 +362,22 @@ def evaluate(
     us, keys = jnp.asarray(block[0], float), block[1]
     if problem.pipeline.is_host:
         return _evaluate_hosts(problem, list(us), list(keys))
-    found = fetch(_compiled(problem, us, keys, mode))
+    try:
+        found = fetch(_compiled(problem, us, keys, mode))
+    except jax.errors.JaxRuntimeError as error:
+        if (cause := _called_back(error)) is None:
+            raise
+        return [Evaluation.failed(cause, problem.price) for _ in us]
     return [
         finish(problem, jax.tree.map(lambda v, i=i: v[i], found), problem.price)
         for i in range(us.shape[0])
     ]
+
+
+def _called_back(error: jax.errors.JaxRuntimeError) -> str | None:
+    """The `SimulationError` of what compiled code called, of which JAX keeps the text."""
+    found = re.search(r"\bSimulationError: (.*)", str(error), re.DOTALL)
+    return found[1].strip() if found else None
 
 
 def fetch(tree: PyTree) -> PyTree:
