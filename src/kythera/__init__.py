@@ -45,6 +45,7 @@ _HOME = {
     "stages.simulators.host": ("HostSimulator", "from_function"),
     "stages.simulators.program": ("ProgramSimulator",),
     "stages.simulators.geant4": ("Geant4Simulator",),
+    "stages.simulators.torch": ("TorchStage",),
     "stages.sources.gun": ("ParticleGun", "Particles"),
     "stages.sources.pythia8": ("Pythia8",),
     "estimators.direct": ("Direct",),

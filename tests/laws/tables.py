@@ -43,7 +43,7 @@ from kythera.optimisers.gradient import Gradient, adam, from_optax, sgd
 from kythera.optimisers.lbfgsb import LBFGSB
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.random_search import RandomSearch
-from kythera.stages.simulators import geant4, host, program
+from kythera.stages.simulators import geant4, host, program, torch
 from kythera.stages.sources import gun, pythia8
 from kythera.testing import Point, noisy_sphere, textbook
 
@@ -149,6 +149,21 @@ def _program_simulator() -> program.ProgramSimulator:
     )
 
 
+def _torch_stage() -> torch.TorchStage:
+    from torch import cat, nn, randn, tanh
+
+    class Smeared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 1)
+
+        def forward(self, point: Any, x: Any) -> Any:
+            z = cat([point.expand(len(x), 3), x + point[0] * randn(len(x), 1)], 1)
+            return self.second(tanh(self.first(z)))
+
+    return torch.TorchStage(Smeared(), jax.ShapeDtypeStruct((1,), float))
+
+
 _HADRONIC_Z = (
     "Beams:idA = 11",
     "Beams:idB = -11",
@@ -207,6 +222,7 @@ def _portal_bench(stage: AbstractStage, rows: int = 2) -> Bench:
 LIBRARIES: dict[type, str] = {
     geant4.Geant4Simulator: "calzone",
     pythia8.Pythia8: "pythia8mc",
+    torch.TorchStage: "torch",
 }
 
 SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
@@ -234,6 +250,7 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     program.ProgramSimulator: lambda: Bench(
         _program_simulator(), (Point(jnp.ones(3)),), _normal((3,))
     ),
+    torch.TorchStage: lambda: Bench(_torch_stage(), _points(), _normal((2,)), rows=50),
     geant4.Geant4Simulator: lambda: Bench(
         _geant4_simulator(), _telescopes(), _electrons
     ),
