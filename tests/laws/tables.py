@@ -132,11 +132,13 @@ _PROGRAM = """
 import json
 from random import Random
 given = json.load(open("design.json"))
-draw = Random(given["seed"]).gauss
-x = given["design"]["x"]
-events = json.load(open("events.json"))["value"]
-rows = [[a + b + draw(0, 1) for a, b in zip(row, x)] for row in events]
-json.dump(dict(y=rows, total=[sum(row) for row in rows]), open("output.json", "w"))
+events = iter(json.load(open("events.json"))["value"])
+y = []
+for run in given["runs"]:
+    draw, x = Random(run["seed"]).gauss, run["design"]["x"]
+    for _ in range(given["rows"]):
+        y.append([a + b + draw(0, 1) for a, b in zip(next(events), x)])
+json.dump(dict(y=y, total=[sum(row) for row in y]), open("output.json", "w"))
 """
 
 
@@ -146,6 +148,7 @@ def _program_simulator() -> program.ProgramSimulator:
         _host_simulator().row,
         events_format="json",
         output_format="json",
+        batch=2,
     )
 
 

@@ -374,7 +374,7 @@ def evaluate(
     ]
 
 
-def _called_back(error: jax.errors.JaxRuntimeError) -> str | None:
+def _called_back(error: Exception) -> str | None:
     """The `SimulationError` of what compiled code called, of which JAX keeps the text."""
     found = re.search(r"\bSimulationError: (.*)", str(error), re.DOTALL)
     return found[1].strip() if found else None

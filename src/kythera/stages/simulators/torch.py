@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -247,9 +248,9 @@ _product.multiple_results = True
 def _product_shapes(*arguments: Any, call: _Call, count: int, forward: bool) -> list:
     """Those of the outputs, or of the real arguments."""
     if forward:
-        return [jax.core.ShapedArray(*s) for s in call.shapes]
+        return [ShapedArray(*s) for s in call.shapes]
     real = [v for v in arguments[1 : count + 1] if _is_real(v)]
-    return [jax.core.ShapedArray(v.shape, v.dtype) for v in real]
+    return [ShapedArray(v.shape, v.dtype) for v in real]
 
 
 def _product_run(*arguments: Any, call: _Call, count: int, forward: bool) -> list[Any]:

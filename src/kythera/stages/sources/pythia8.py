@@ -78,13 +78,10 @@ class Pythia8(AbstractSource[Particles]):
         _generator(self.settings)  # what is wrong is said before anything is compiled
         rows = (events, self.particles)
         number = jnp.result_type(float)
-        shapes = Particles(
-            pdg=jax.ShapeDtypeStruct(rows, jnp.int32),
-            energy=jax.ShapeDtypeStruct(rows, number),
-            position=jax.ShapeDtypeStruct((*rows, 3), number),
-            direction=jax.ShapeDtypeStruct((*rows, 3), number),
-            weight=jax.ShapeDtypeStruct(rows, number),
-        )
+        real = jax.ShapeDtypeStruct(rows, number)
+        vector = jax.ShapeDtypeStruct((*rows, 3), number)
+        whole = jax.ShapeDtypeStruct(rows, jnp.int32)
+        shapes = Particles._make([whole, real, vector, vector, real])
         generate = functools.partial(_generate, self, shapes)
         seed = jax.random.bits(key, dtype=jnp.uint32)
         if not isinstance(seed, Tracer):
@@ -120,7 +117,7 @@ def _generator(settings: tuple[str, ...]) -> Any:
 
 def _generate(source: Pythia8, shapes: Particles, seed: Any) -> Particles:
     """Rows from one seed, as NumPy arrays."""
-    out = Particles(*(np.zeros(s.shape, s.dtype) for s in shapes))
+    out = Particles._make(np.zeros(s.shape, s.dtype) for s in shapes)
     out.direction[..., 2] = 1.0
     with _lock:
         pythia = _generator(source.settings)
