@@ -27,7 +27,7 @@ KINDS = {11: "e-", -11: "e+", 22: "gamma", 13: "mu-", -13: "mu+"}
 # The others would end the whole process where tables are generated.
 GENERATED_MODELS = ("standard", "option1", "option2")
 MODELS = (*GENERATED_MODELS, "option3", "option4", "livermore", "penelope")
-TOUCH = 1e-9  # m: neighbours may overlap by rounding
+TOUCH = 1e-7  # m: neighbours may overlap by the rounding of float32
 
 _lock = threading.Lock()  # Geant4 is one for each process
 _running_with: Path | None = None  # its data: read once
