@@ -123,7 +123,7 @@ def _function(call: _Call, seed: Any, real: list[bool], arrays: list[Any]) -> An
     kind = moving[0].dtype if moving else torch.get_default_dtype()
 
     def constant(value: Any) -> Any:  # a copy, so that buffers may be written to
-        value = value.detach().clone()
+        value = value.detach().cpu().clone()
         return value.to(kind) if value.is_floating_point() else value
 
     module = call.module
