@@ -1,9 +1,11 @@
 """What every test may ask for: keys, float64, system programs, a toy solution."""
 
+import importlib.util
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 import kythera as ky
 from kythera import drawing
+from kythera.physics import geant4_tables as geant4_tables_
 from kythera.runs.describe import describe
 
 SEED = int(os.environ.get("KYTHERA_TEST_SEED", "1"))
@@ -35,9 +38,21 @@ def _find_program(names: tuple[str, ...]) -> str:
     pytest.skip(reason)
 
 
+def _find_library(*names: str) -> None:
+    """Skip, or fail in CI, where one of these Python libraries is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            reason = f"needs the Python library {name}"
+            if os.environ.get("KYTHERA_REQUIRE_PROGRAMS"):
+                pytest.fail(f"{reason}, which must be here", pytrace=False)
+            pytest.skip(reason)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("program"):
         _find_program(marker.args)
+    for marker in item.iter_markers("library"):
+        _find_library(*marker.args)
     if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
         pytest.skip("needs a JAX device other than the processor")
 
@@ -48,6 +63,27 @@ def program(request: pytest.FixtureRequest) -> str:
     marker = request.node.get_closest_marker("program")
     assert marker is not None, "name the programs: @pytest.mark.program('chromium')"
     return _find_program(marker.args)
+
+
+@pytest.fixture
+def needs() -> Callable[..., None]:
+    """A function that skips the test where a Python library is not installed."""
+    return _find_library
+
+
+@pytest.fixture(scope="session")
+def geant4_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated tables for Geant4: one folder, because a process reads its data once."""
+    folder = tmp_path_factory.mktemp("geant4")
+    geant4_tables_.write(folder, (1, 6, 7, 8, 18, 26, 74, 82))
+    return folder
+
+
+@pytest.fixture
+def geant4(monkeypatch: pytest.MonkeyPatch, geant4_tables: Path) -> Path:
+    """Generated tables as the data that Geant4 finds."""
+    monkeypatch.setenv("GEANT4_DATA_DIR", str(geant4_tables))
+    return geant4_tables
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ A new member needs an entry here, or the suite fails and says so.
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,7 +43,8 @@ from kythera.optimisers.gradient import Gradient, adam, from_optax, sgd
 from kythera.optimisers.lbfgsb import LBFGSB
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.random_search import RandomSearch
-from kythera.stages.simulators import host
+from kythera.stages.simulators import geant4, host, program, torch
+from kythera.stages.sources import gun, pythia8
 from kythera.testing import Point, noisy_sphere, textbook
 
 from . import objectives, portal
@@ -125,6 +127,71 @@ def _host_simulator() -> host.HostSimulator:
     return host.HostSimulator(_host, row)
 
 
+# Without site-packages and JAX it starts in 20 ms.
+_PROGRAM = """
+import json
+from random import Random
+given = json.load(open("design.json"))
+events = iter(json.load(open("events.json"))["value"])
+y = []
+for run in given["runs"]:
+    draw, x = Random(run["seed"]).gauss, run["design"]["x"]
+    for _ in range(given["rows"]):
+        y.append([a + b + draw(0, 1) for a, b in zip(next(events), x)])
+json.dump(dict(y=y, total=[sum(row) for row in y]), open("output.json", "w"))
+"""
+
+
+def _program_simulator() -> program.ProgramSimulator:
+    return program.ProgramSimulator(
+        (sys.executable, "-S", "-c", _PROGRAM),
+        _host_simulator().row,
+        events_format="json",
+        output_format="json",
+        batch=2,
+    )
+
+
+def _torch_stage() -> torch.TorchStage:
+    from torch import cat, nn, randn, tanh
+
+    class Smeared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 1)
+
+        def forward(self, point: Any, x: Any) -> Any:
+            z = cat([point.expand(len(x), 3), x + point[0] * randn(len(x), 1)], 1)
+            return self.second(tanh(self.first(z)))
+
+    return torch.TorchStage(Smeared(), jax.ShapeDtypeStruct((1,), float))
+
+
+_HADRONIC_Z = (
+    "Beams:idA = 11",
+    "Beams:idB = -11",
+    "Beams:eCM = 91.188",
+    "PDF:lepton = off",
+    "WeakSingleBoson:ffbar2gmZ = on",
+    "23:onMode = off",
+    "23:onIfAny = 1 2 3 4 5",
+)
+
+
+def _geant4_simulator() -> geant4.Geant4Simulator:
+    def boxes(design: Telescope) -> list[geant4.Box]:
+        widths = (
+            0.01 * np.asarray(design.z)[:2]
+        )  # at an edge of the space nothing is left
+        return geant4.layers(("G4_Pb", "G4_lAr"), widths, 0.1)
+
+    return geant4.Geant4Simulator(boxes, 2)
+
+
+def _electrons(events: int, key: Key) -> gun.Particles:
+    return gun.ParticleGun(11, (0.005, 0.02), position=(0, 0, -0.01))(events, key=key)
+
+
 def _noisy(a: float, kind: str, seed: int) -> dict[str, float]:
     noise = float(np.random.default_rng(seed).normal())
     return {"loss": a**2 + noise, "kind": float(kind == "one")}
@@ -154,11 +221,20 @@ def _portal_bench(stage: AbstractStage, rows: int = 2) -> Bench:
     )
 
 
+# What a member needs that is an extra.
+LIBRARIES: dict[type, str] = {
+    geant4.Geant4Simulator: "calzone",
+    pythia8.Pythia8: "pythia8mc",
+    torch.TorchStage: "torch",
+}
+
 SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     Beam: Beam,
     host.Rows: host.Rows,
     textbook.Nothing: textbook.Nothing,
     scenes.Scanned: portal.source,
+    pythia8.Pythia8: lambda: pythia8.Pythia8(_HADRONIC_Z, particles=150),
+    gun.ParticleGun: lambda: gun.ParticleGun(22, (1.0, 20.0)),
 }
 
 STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
@@ -173,6 +249,13 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     textbook.Readout: lambda: Bench(textbook.Readout(0.5), _points(), _normal(())),
     host.HostSimulator: lambda: Bench(
         _host_simulator(), (Point(jnp.ones(3)),), _normal((3,))
+    ),
+    program.ProgramSimulator: lambda: Bench(
+        _program_simulator(), (Point(jnp.ones(3)),), _normal((3,))
+    ),
+    torch.TorchStage: lambda: Bench(_torch_stage(), _points(), _normal((2,)), rows=50),
+    geant4.Geant4Simulator: lambda: Bench(
+        _geant4_simulator(), _telescopes(), _electrons
     ),
     simulator.SoftPortal: lambda: _portal_bench(
         simulator.SoftPortal(portal.GRID, momentum_resolution=0.3), rows=1

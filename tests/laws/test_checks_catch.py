@@ -87,6 +87,27 @@ def test_host_stages_without_seed():
         testing.check_stage(Short(), DESIGN, ROWS[:5], key=KEY)
 
 
+class Together(AbstractHostSimulator):
+    """Its random numbers depend on who else is in the call."""
+
+    batch: int = 2
+
+    def run(self, design, x, *, seed):
+        return np.random.default_rng(seed).normal(size=len(x))
+
+    def run_batch(self, designs, xs, *, seeds):
+        random = np.random.default_rng(seeds[0])
+        return [random.normal(size=len(x)) for x in xs]
+
+    def shapes(self, events):
+        return jax.ShapeDtypeStruct((events,), jnp.result_type(float))
+
+
+def test_host_stages_that_mix_designs():
+    with pytest.raises(AssertionError, match="several designs in one call"):
+        testing.check_stage(Together(), DESIGN, ROWS[:5], key=KEY)
+
+
 def test_faulty_sources():
     with pytest.raises(AssertionError, match="axis `event`"):
         testing.check_source(Source(), key=KEY)

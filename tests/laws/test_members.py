@@ -1,5 +1,7 @@
 """A new member of a kind without an entry in the table fails here."""
 
+import importlib.util
+
 import pytest
 
 from kythera.core.evaluation import AbstractEstimator, AbstractOptimiser
@@ -48,6 +50,8 @@ def test_members_are_found():
 @pytest.mark.parametrize("table", KINDS)
 def test_entries_make_what_they_name(table):
     for cls, entry in getattr(tables, table).items():
+        if not importlib.util.find_spec(tables.LIBRARIES.get(cls, "jax")):
+            continue  # an extra that is not here; the laws of the member say so
         for make in entry.values() if isinstance(entry, dict) else [entry]:
             made = make()
             for part in ("stage", "estimator", "optimiser", "objective"):

@@ -7,7 +7,7 @@ from kythera import testing
 from kythera.core.stage import AbstractPathwiseSimulator, AbstractTractableSimulator
 from kythera.instruments import telescope
 
-from .tables import SOURCES, STAGES
+from .tables import LIBRARIES, SOURCES, STAGES
 
 STAGE_NAMES = {cls.__name__: cls for cls in STAGES}
 PATHWISE = [
@@ -19,12 +19,14 @@ TRACTABLE = [
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda cls: cls.__name__)
-def test_source(source, getkey):
+def test_source(source, getkey, needs):
+    needs(*LIBRARIES.get(source, "").split())
     testing.check_source(SOURCES[source](), key=getkey())
 
 
 @pytest.mark.parametrize("name", STAGE_NAMES)
-def test_stage(name, getkey):
+def test_stage(name, getkey, needs, geant4):
+    needs(*LIBRARIES.get(STAGE_NAMES[name], "").split())
     bench = STAGES[STAGE_NAMES[name]]()
     for design in bench.designs:
         record = bench.record(5, getkey())
@@ -32,7 +34,8 @@ def test_stage(name, getkey):
 
 
 @pytest.mark.parametrize("name", PATHWISE)
-def test_pathwise_simulator(name, getkey):
+def test_pathwise_simulator(name, getkey, needs):
+    needs(*LIBRARIES.get(STAGE_NAMES[name], "").split())
     bench = STAGES[STAGE_NAMES[name]]()
     for design in bench.designs:
         record = bench.record(bench.rows, getkey())

@@ -5,7 +5,6 @@
 """
 
 import functools
-import importlib.util
 import json
 import subprocess
 import sys
@@ -81,10 +80,7 @@ def test_mean_energy_loss_within_5_percent(number: int, case: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(n) is None for n in ("calzone", "geant4_pybind")),
-    reason="needs calzone and geant4-pybind: pip install calzone geant4-pybind",
-)
+@pytest.mark.library("calzone")
 def test_geant4_gives_the_reference_again() -> None:
     """In a process of its own, with other random numbers, within four errors."""
     command = [sys.executable, str(FOLDER / "muons.py"), "--muons", "4000"]

@@ -17,10 +17,19 @@ from typer.exceptions import TyperException
 from kythera import errors
 
 # Importing a module of commands is what adds them.
-from kythera.cli import export, instruments, optimise, serve, store, studies
+from kythera.cli import export, geant4, instruments, optimise, serve, store, studies
 from kythera.cli.base import ABORTED, REFUSED, app, at_the_end, plain_warnings, say
 
-__all__ = ["export", "instruments", "main", "optimise", "serve", "store", "studies"]
+__all__ = [
+    "export",
+    "geant4",
+    "instruments",
+    "main",
+    "optimise",
+    "serve",
+    "store",
+    "studies",
+]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,7 +6,9 @@ chunk and collects the influence of each event, psi_i = <d score / d m, tally_i 
 spread is the standard error.
 """
 
+import contextlib
 import functools
+import re
 import threading
 import time
 from typing import Any, Literal
@@ -336,7 +338,7 @@ def width(problem: Problem) -> int:
     Small simulations gain from batching; the number of workers must not change results.
     """
     if problem.pipeline.is_host:
-        return 1
+        return problem.pipeline.batch
     count, size = problem.chunks
     if count > 1:
         return 1
@@ -359,14 +361,23 @@ def evaluate(
     """
     us, keys = jnp.asarray(block[0], float), block[1]
     if problem.pipeline.is_host:
-        return [
-            _evaluate_host(problem, u, key) for u, key in zip(us, keys, strict=True)
-        ]
-    found = fetch(_compiled(problem, us, keys, mode))
+        return _evaluate_hosts(problem, list(us), list(keys))
+    try:
+        found = fetch(_compiled(problem, us, keys, mode))
+    except jax.errors.JaxRuntimeError as error:
+        if (cause := _called_back(error)) is None:
+            raise
+        return [Evaluation.failed(cause, problem.price) for _ in us]
     return [
         finish(problem, jax.tree.map(lambda v, i=i: v[i], found), problem.price)
         for i in range(us.shape[0])
     ]
+
+
+def _called_back(error: Exception) -> str | None:
+    """The `SimulationError` of what compiled code called, of which JAX keeps the text."""
+    found = re.search(r"\bSimulationError: (.*)", str(error), re.DOTALL)
+    return found[1].strip() if found else None
 
 
 def fetch(tree: PyTree) -> PyTree:
@@ -382,6 +393,37 @@ def fetch(tree: PyTree) -> PyTree:
                 waited = time.perf_counter() - began
                 time.sleep(min(max(waited / 50, 1e-4), 0.02))
     return jax.device_get(tree)
+
+
+def _evaluate_hosts(
+    problem: Problem, us: list[Vector], keys: list[Key]
+) -> list[Evaluation]:
+    """Evaluate designs outside JAX: together where the simulator can, else one by one.
+
+    A failure that several designs share is that of one of them: each is tried alone.
+    """
+    if len(us) > 1 and problem.pipeline.batch > 1:
+        with contextlib.suppress(errors.SimulationError):
+            rows = _host_rows_of_all(problem, us, keys)
+            found = [rows_measured(problem, u, r) for u, r in zip(us, rows)]
+            return [finish(problem, jax.device_get(f), problem.price) for f in found]
+    return [_evaluate_host(problem, u, key) for u, key in zip(us, keys, strict=True)]
+
+
+def _host_rows_of_all(
+    problem: Problem, us: list[Vector], keys: list[Key]
+) -> list[PyTree]:
+    """`host_rows` of several designs, each chunk of all of them in one call."""
+    pipeline, (count, size) = problem.pipeline, problem.chunks
+    designs = [problem.design(u) for u in us]
+    parts: list[list[PyTree]] = [[] for _ in us]
+    for chunk in range(count):
+        own = [jax.random.fold_in(key, chunk) for key in keys]
+        drawn = pipeline.simulate_batch(designs, size, keys=own)
+        for part, design, key, record in zip(parts, designs, own, drawn, strict=True):
+            trace = pipeline.analyse(design, *record, key=key)
+            part.append(_tally(problem, design, trace))
+    return [join_rows(part) for part in parts]
 
 
 def _evaluate_host(problem: Problem, u: Vector, key: Key) -> Evaluation:

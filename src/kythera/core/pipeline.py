@@ -49,11 +49,26 @@ class Pipeline(eqx.Module):
         """Whether any slot runs outside JAX, so that nothing here may be compiled."""
         return has_host_stage(self)
 
+    @property
+    def batch(self) -> int:
+        """Designs that one call of the simulator takes."""
+        return getattr(self.simulator, "batch", 1)
+
     def simulate(self, design: Design, events: int, *, key: Key) -> tuple[Any, Any]:
         """Truth and signal of `events` rows."""
         source, simulator, *_ = jax.random.split(key, 4)
         truth = self.source(events, key=source)
         return truth, self.simulator(design, truth, key=simulator)
+
+    def simulate_batch(
+        self, designs: list[Design], events: int, *, keys: list[Key]
+    ) -> list[tuple[Any, Any]]:
+        """The same for several designs, in one call of a simulator outside JAX."""
+        split = [jax.random.split(key, 4) for key in keys]
+        truths = [self.source(events, key=source) for source, *_ in split]
+        simulators = [simulator for _, simulator, *_ in split]
+        signals = self.simulator.call_batch(designs, truths, simulators)  # type: ignore
+        return list(zip(truths, signals, strict=True))
 
     def analyse(self, design: Design, truth: Any, signal: Any, *, key: Key) -> Trace:
         """Reconstruct and infer from given signals; `key` as in `simulate`."""

@@ -7,6 +7,7 @@ varies in length is padded and carries a `weight`.
 """
 
 import abc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
@@ -52,8 +53,13 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
     """A stage outside JAX: NumPy in, NumPy out, run eagerly, never inside `jit`.
 
     Write `run` and `shapes`; the call converts, makes one integer seed of the key, and
-    refuses an output that differs from what was declared.
+    refuses an output that differs from what was declared. Where one call of a program can
+    take several designs, say how many with `batch`, and write `run_batch`.
     """
+
+    batch: ClassVar[int] = (
+        1  # designs that one call takes; results must not depend on it
+    )
 
     @abc.abstractmethod
     def run(self, design: D, x: In, *, seed: int) -> Out:
@@ -63,6 +69,12 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
     def shapes(self, events: int) -> Out:
         """The output as a tree of `jax.ShapeDtypeStruct`, for `events` rows."""
 
+    def run_batch(
+        self, designs: list[D], xs: list[In], *, seeds: list[int]
+    ) -> list[Out]:
+        """Run on several designs, each with its own events and seed."""
+        return [self.run(d, x, seed=s) for d, x, s in zip(designs, xs, seeds)]
+
     def __call__(self, design: D, x: In, *, key: Key) -> Out:
         """Run outside JAX.
 
@@ -70,29 +82,52 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
             SimulationError: `run` raised, or gave another structure, shape or kind of
                 number (real ones for whole ones; the precision is converted).
         """
-        name = type(self).__name__
-        arrays = [v for v in jax.tree.leaves((design, x)) if eqx.is_array(v)]
+        self._check_values(design, x)
+        arguments = _to_numpy(design), _to_numpy(x)
+        out = self._guarded(lambda: self.run(*arguments, seed=_seed(key)))
+        return self._as_declared(out, _events(x))
+
+    def call_batch(self, designs: list[D], xs: list[In], keys: list[Key]) -> list[Out]:
+        """Run outside JAX on several designs in one call.
+
+        Raises:
+            SimulationError: as for a single one; it does not say which design is at fault.
+        """
+        self._check_values(designs, xs)
+        arguments = [_to_numpy(d) for d in designs], [_to_numpy(x) for x in xs]
+        seeds = [_seed(key) for key in keys]
+        outs = self._guarded(lambda: self.run_batch(*arguments, seeds=seeds))
+        return [self._as_declared(out, _events(x)) for out, x in zip(outs, xs)]
+
+    def _check_values(self, *trees: Any) -> None:
+        arrays = [v for v in jax.tree.leaves(trees) if eqx.is_array(v)]
         if any(isinstance(v, Tracer) for v in arrays):
             raise errors.UnsupportedError(
-                f"`{name}` runs outside JAX and can be neither differentiated nor "
-                "compiled. Use `FiniteDifference`, or an optimiser without gradients."
+                f"`{type(self).__name__}` runs outside JAX and can be neither "
+                "differentiated nor compiled. Use `FiniteDifference`, or an optimiser "
+                "without gradients."
             )
-        seed = int(jax.random.bits(key, dtype=jnp.uint32))
+
+    def _guarded(self, run: Callable[[], Any]) -> Any:
+        """What `run` gives; what it raises as the failure of the trial."""
         try:
-            out = self.run(_to_numpy(design), _to_numpy(x), seed=seed)
+            return run()
         except errors.KytheraError:
             raise
         except Exception as error:  # the user's code may raise anything
             raise errors.SimulationError(
-                f"`{name}` failed with {type(error).__name__}: {error}. The trial is "
-                "marked as failed; mend the simulator or narrow the bounds."
+                f"`{type(self).__name__}` failed with {type(error).__name__}: {error}. "
+                "The trial is marked as failed; mend the simulator or narrow the bounds."
             ) from error
-        want = self.shapes(_events(x))
+
+    def _as_declared(self, out: Out, events: int) -> Out:
+        """The output in JAX, if it is what was declared."""
+        want = self.shapes(events)
         same = jax.tree.structure(out) == jax.tree.structure(want)
         if not (same and jax.tree.all(jax.tree.map(_fits, out, want))):
             raise errors.SimulationError(
-                f"`{name}.run` must return what `shapes` declares, {_written(want)}, but "
-                f"gave {_written(out)}. Mend one of the two."
+                f"`{type(self).__name__}.run` must return what `shapes` declares, "
+                f"{_written(want)}, but gave {_written(out)}. Mend one of the two."
             )
         return jax.tree.map(lambda v, s: jnp.asarray(np.asarray(v), s.dtype), out, want)
 
@@ -170,6 +205,11 @@ def has_host_stage(tree: Any) -> bool:
     """Whether a stage that runs outside JAX stands anywhere in `tree`."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda v: isinstance(v, AbstractHostStage))
     return any(isinstance(leaf, AbstractHostStage) for leaf in leaves)
+
+
+def _seed(key: Key) -> int:
+    """One integer of a key."""
+    return int(jax.random.bits(key, dtype=jnp.uint32))
 
 
 def _events(x: Any) -> int:

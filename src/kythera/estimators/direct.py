@@ -31,7 +31,8 @@ def evaluate_all(
 
     The last block is filled up with copies of the last design, whose answers are dropped:
     compiling for each number of designs would take seconds, and a whole block simulates
-    only some 30,000 primaries. Copies are not counted as events.
+    only some 30,000 primaries. Copies are not counted as events. Outside JAX, where nothing
+    compiles and a simulation may take minutes, the last block is short.
 
     Args:
         problem: what to evaluate.
@@ -46,9 +47,12 @@ def evaluate_all(
     # NumPy cuts: in JAX each length would be one more program.
     points, data = np.asarray(us), np.asarray(jax.random.key_data(keys))
     kind = jax.random.key_impl(keys)
+    cut = blocks(len(points), measure.width(problem))
+    if problem.pipeline.is_host:
+        cut = [np.unique(where) for where in cut]
     items = [
         (points[where], jax.random.wrap_key_data(jnp.asarray(data[where]), impl=kind))
-        for where in blocks(len(points), measure.width(problem))
+        for where in cut
     ]
     work = functools.partial(measure.evaluate, problem, mode)
     found: list[Evaluation] = []

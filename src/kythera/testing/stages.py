@@ -72,7 +72,8 @@ def check_stage(
 
     The same key gives the same output; all numbers are finite; the event axis is kept;
     stages in JAX give under `jit` and `vmap` what they give eagerly; stages outside JAX run
-    eagerly and declare the shapes of their outputs.
+    eagerly, declare the shapes of their outputs, and give the same for several designs in
+    one call where they take several.
 
     Args:
         stage: what is checked.
@@ -102,6 +103,13 @@ def check_stage(
             f"{name}.shapes must declare its output",
             f"it declares {declared} and gives {got}",
         )
+        if stage.batch > 1:
+            other = jax.random.fold_in(key, 1)
+            require_equal(
+                f"{name} must give several designs in one call what it gives each alone",
+                [first, stage(design, x, key=other)],
+                stage.call_batch([design, design], [x, x], [key, other]),
+            )
     if has_host_stage(stage):
         return
     compiled = _run(stage, design, x, key)

@@ -3,9 +3,9 @@
 
     python tests/validation/geant4/muons.py --muons 200000 --out reference.json
 
-Needs calzone (Geant4) and, for the tables, geant4-pybind; see ``tables.py``. The muons
-are negative, of 1, 3 and 10 GeV **kinetic** energy, and enter a slab of 10 cm of lead or
-iron in vacuum at a right angle. For each case the JSON gives, with standard errors,
+Needs calzone (Geant4). The muons are negative, of 1, 3 and 10 GeV **kinetic** energy, and
+enter a slab of 10 cm of lead or iron in vacuum at a right angle. For each case the
+JSON gives, with standard errors,
 
 - ``width_683_mrad``: half-width of the central 68.3 % of the projected exit angle;
 - ``width_98_mrad``: the standard deviation of a Gaussian whose central 98 % has the
@@ -23,7 +23,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,7 +33,8 @@ from typing import Any
 
 import numpy as np
 
-TABLES = Path(__file__).with_name("tables.py")
+from kythera.physics import geant4_tables
+
 MATERIALS = {"Pb": "G4_Pb", "Fe": "G4_Fe"}
 ENERGIES = (1.0, 3.0, 10.0)  # kinetic [GeV]
 THICKNESS = 10.0  # [cm]
@@ -51,17 +51,7 @@ def tables(folder: Path | None) -> Iterator[Path]:
         yield folder.resolve()
         return
     with tempfile.TemporaryDirectory() as temporary:
-        # A process of its own: geant4-pybind and calzone do not share one.
-        command = [
-            sys.executable,
-            str(TABLES),
-            temporary,
-            "--elements",
-            "1",
-            "26",
-            "82",
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        geant4_tables.write(Path(temporary), (1, 26, 82))
         yield Path(temporary)
 
 
@@ -122,11 +112,8 @@ def provenance() -> dict[str, Any]:
     """What was simulated, by which programs, with which tables."""
     import calzone  # pyright: ignore[reportMissingImports]
 
-    sys.path.insert(0, str(TABLES.parent))
-    from tables import NAME
-
     return {
-        "title": NAME,
+        "title": geant4_tables.NAME,
         "geant4": calzone.GEANT4_VERSION,
         "calzone": importlib.metadata.version("calzone"),
         "em_model": "standard",
@@ -143,7 +130,7 @@ def main() -> None:
     parser.add_argument("--energies", type=float, nargs="+", default=ENERGIES)
     parser.add_argument("--materials", nargs="+", choices=MATERIALS, default=MATERIALS)
     parser.add_argument("--seed", type=int, default=1, help="of the first case")
-    parser.add_argument("--tables", type=Path, help="folder made by tables.py")
+    parser.add_argument("--tables", type=Path, help="made by `kythera geant4 tables`")
     parser.add_argument("--out", type=Path, help="file; the default is stdout")
     arguments = parser.parse_args()
     if arguments.muons < 20 * GROUPS:

@@ -37,6 +37,22 @@ class Rows(AbstractSource):
         return jnp.arange(events, dtype=float)
 
 
+def repeated(row: Any, events: int) -> Any:
+    """A row that stands for one event, as shapes with a leading axis `event`.
+
+    Args:
+        row: a tree of `jax.ShapeDtypeStruct`, arrays or numbers; the types of the latter do
+            not count.
+        events: how many.
+    """
+    return jax.tree.map(
+        lambda v: jax.ShapeDtypeStruct(
+            (events, *np.shape(v)), canonicalize_dtype(getattr(v, "dtype", float))
+        ),
+        row,
+    )
+
+
 class HostSimulator(AbstractHostSimulator):
     """A Python callable on NumPy arrays.
 
@@ -56,12 +72,7 @@ class HostSimulator(AbstractHostSimulator):
 
     def shapes(self, events: int) -> Any:
         """The declared row, `events` times."""
-        return jax.tree.map(
-            lambda v: jax.ShapeDtypeStruct(
-                (events, *np.shape(v)), canonicalize_dtype(getattr(v, "dtype", float))
-            ),
-            self.row,
-        )
+        return repeated(self.row, events)
 
 
 class _HostCalls(AbstractHostSimulator):
