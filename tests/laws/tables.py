@@ -19,8 +19,11 @@ from kythera.core.problem import Problem
 from kythera.core.space import Choice, Real
 from kythera.core.stage import AbstractSource, AbstractStage
 from kythera.core.types import Key
+from kythera.estimators import branching
+from kythera.estimators.branching import Branching
 from kythera.estimators.direct import Direct
 from kythera.estimators.finite_difference import FiniteDifference
+from kythera.estimators.local_surrogate import LocalSurrogate
 from kythera.estimators.pathwise import Pathwise
 from kythera.estimators.score_function import ScoreFunction
 from kythera.estimators.spread import Spread
@@ -43,7 +46,15 @@ from kythera.optimisers.lbfgsb import LBFGSB
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.random_search import RandomSearch
 from kythera.stages.simulators import host
-from kythera.testing import Point, noisy_sphere, textbook
+from kythera.surrogates.regressor import Regressor
+from kythera.testing import (
+    Point,
+    decisions,
+    noisy_sphere,
+    published,
+    showers,
+    textbook,
+)
 
 from . import objectives, portal
 
@@ -69,17 +80,23 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """An estimator on the telescope, whose gradient at its start is known.
+    """An estimator on a problem whose gradient at its start is known.
 
     Args:
         estimator: what is tried.
         tolerance: the bias that it states, relative to the largest component.
         repeats: number of keys.
+        problem: (events) -> problem; by default the telescope.
+        gradient: in the cube.
+        value: of the loss.
     """
 
     estimator: AbstractEstimator
     tolerance: float = 0.0
     repeats: int = 256
+    problem: Callable[..., Problem] = telescope.problem
+    gradient: tuple[float, ...] = (40.0, 20.0, -20.0, -40.0)  # 1/m
+    value: float = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +165,16 @@ def _bench_of(problem: Problem, *more: Any) -> Bench:
     return Bench(problem.pipeline.simulator, (problem.space.template, *more), _rows)
 
 
+def _problem_bench(problem: Problem, *more: list[float]) -> Bench:
+    """At the start of a problem of points, and at some others."""
+    designs = [Point(jnp.array(x)) for x in more]
+    return Bench(
+        problem.pipeline.simulator,
+        (problem.space.template, *designs),
+        lambda n, k: problem.pipeline.source(n, key=k),
+    )
+
+
 def _portal_bench(stage: AbstractStage, rows: int = 2) -> Bench:
     return Bench(
         stage, portal.portals(), lambda n, k: portal.source()(n, key=k), rows=rows
@@ -158,6 +185,7 @@ SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     Beam: Beam,
     host.Rows: host.Rows,
     textbook.Nothing: textbook.Nothing,
+    published.Uniform: lambda: published.Uniform((-1.0, 0.0), (2.0, 5.0)),
     scenes.Scanned: portal.source,
 }
 
@@ -192,6 +220,12 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     inference.FillLevel: lambda: Bench(
         inference.FillLevel(portal.GRID), (None,), portal.image
     ),
+    published.Valley: lambda: _problem_bench(published.hidden_valley(12), [0.1] * 12),
+    published.ThreeHump: lambda: _problem_bench(published.three_hump(), [1.0, -0.5]),
+    decisions.Crazy: lambda: _problem_bench(decisions.crazy(), [1.0]),
+    decisions.Walk: lambda: _problem_bench(decisions.walk(), [1.0]),
+    decisions.Poisson: lambda: _problem_bench(decisions.poisson(), [9.0]),
+    showers.Shower: lambda: _problem_bench(showers.shower("split"), [0.0]),
     host._HostCalls: lambda: _bench_of(_function_problem()),
     host._TracedCalls: lambda: _bench_of(
         _traced_problem(), {"a": jnp.array(0.0), "b": jnp.array(0.0)}
@@ -227,6 +261,23 @@ ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
     Spread: {
         "value": lambda: Engine(Spread(parts=3), repeats=128),
         "pathwise": lambda: Engine(Spread(Pathwise(), 4), repeats=128),
+    },
+    # With 100 noisy events of each design the prior shrinks the slopes.
+    LocalSurrogate: {
+        "quadratic": lambda: Engine(LocalSurrogate(), tolerance=0.3, repeats=32),
+        "regressor": lambda: Engine(
+            LocalSurrogate(Regressor(steps=50, batch=256)), tolerance=0.4, repeats=24
+        ),
+    },
+    Branching: {
+        method: lambda method=method: Engine(
+            Branching(method),
+            repeats=64,
+            problem=decisions.crazy,
+            gradient=(47.76,),
+            value=21.024,
+        )
+        for method in branching.METHODS
     },
     # Truncation at the start: h^2 / 6 times the third derivative, 0.6% for h = 0.02.
     FiniteDifference: {"": lambda: Engine(FiniteDifference(), tolerance=0.01)},
