@@ -51,6 +51,7 @@ _HOME = {
     "estimators.spread": ("Spread",),
     "estimators.local_surrogate": ("LocalSurrogate",),
     "estimators.branching": ("Branching",),
+    "estimators.randomised": ("RandomisedDesign",),
     "surrogates.quadratic": ("Quadratic",),
     "surrogates.regressor": ("Regressor",),
     "surrogates.gan": ("CramerGAN",),

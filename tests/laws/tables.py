@@ -25,6 +25,7 @@ from kythera.estimators.direct import Direct
 from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.local_surrogate import LocalSurrogate
 from kythera.estimators.pathwise import Pathwise
+from kythera.estimators.randomised import RandomisedDesign
 from kythera.estimators.score_function import ScoreFunction
 from kythera.estimators.spread import Spread
 from kythera.instruments import muon_portal, telescope
@@ -268,6 +269,15 @@ ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
         "regressor": lambda: Engine(
             LocalSurrogate(Regressor(steps=50, batch=256)), tolerance=0.4, repeats=24
         ),
+    },
+    # Smoothed by 0.03 of the range, which is 4: (4 * 0.03)^2 more in each of 4 directions.
+    RandomisedDesign: {
+        "": lambda: Engine(
+            RandomisedDesign(),
+            problem=noisy_sphere,
+            gradient=(-10.4,) * 4,
+            value=6.76 + 4 * 0.12**2,
+        )
     },
     Branching: {
         method: lambda method=method: Engine(
