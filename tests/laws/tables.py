@@ -222,7 +222,12 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
         inference.FillLevel(portal.GRID), (None,), portal.image
     ),
     published.Valley: lambda: _problem_bench(published.hidden_valley(12), [0.1] * 12),
-    published.ThreeHump: lambda: _problem_bench(published.three_hump(), [1.0, -0.5]),
+    # Its start has |a2| = 0, where the second component appears with a kink.
+    published.ThreeHump: lambda: Bench(
+        published.ThreeHump(),
+        tuple(Point(jnp.array(a)) for a in ([1.0, -0.5], [-2.0, 0.3])),
+        lambda n, k: published.three_hump().pipeline.source(n, key=k),
+    ),
     decisions.Crazy: lambda: _problem_bench(decisions.crazy(), [1.0]),
     decisions.Walk: lambda: _problem_bench(decisions.walk(), [1.0]),
     decisions.Poisson: lambda: _problem_bench(decisions.poisson(), [9.0]),
