@@ -17,6 +17,7 @@ _HOME = {
     "core.stage": (
         "AbstractHostSimulator",
         "AbstractHostStage",
+        "AbstractLearnedStage",
         "AbstractPathwiseSimulator",
         "AbstractSimulator",
         "AbstractSource",
@@ -43,6 +44,7 @@ _HOME = {
         "Measured",
         "Trial",
     ),
+    "stages.reconstruction.network": ("Network",),
     "stages.simulators.host": ("HostSimulator", "from_function"),
     "estimators.direct": ("Direct",),
     "estimators.pathwise": ("Pathwise",),
@@ -52,6 +54,7 @@ _HOME = {
     "estimators.local_surrogate": ("LocalSurrogate",),
     "estimators.branching": ("Branching",),
     "estimators.randomised": ("RandomisedDesign",),
+    "estimators.retrain": ("Retrain",),
     "surrogates.quadratic": ("Quadratic",),
     "surrogates.regressor": ("Regressor",),
     "surrogates.gan": ("CramerGAN",),

@@ -15,6 +15,7 @@ import optax
 from kythera.core import objective, stage
 from kythera.core.evaluation import AbstractEstimator, AbstractOptimiser
 from kythera.core.objective import AbstractObjective
+from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
 from kythera.core.space import Choice, Real
 from kythera.core.stage import AbstractSource, AbstractStage
@@ -26,6 +27,7 @@ from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.local_surrogate import LocalSurrogate
 from kythera.estimators.pathwise import Pathwise
 from kythera.estimators.randomised import RandomisedDesign
+from kythera.estimators.retrain import Retrain
 from kythera.estimators.score_function import ScoreFunction
 from kythera.estimators.spread import Spread
 from kythera.instruments import muon_portal, telescope
@@ -46,6 +48,7 @@ from kythera.optimisers.gradient import Gradient, adam, from_optax, sgd
 from kythera.optimisers.lbfgsb import LBFGSB
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.random_search import RandomSearch
+from kythera.stages.reconstruction.network import Network
 from kythera.stages.simulators import host
 from kythera.surrogates.regressor import Regressor
 from kythera.testing import (
@@ -199,6 +202,9 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     ),
     Planes: lambda: Bench(Planes(), _telescopes(), lambda n, k: Beam()(n, key=k)),
     LineFit: lambda: Bench(LineFit(), _telescopes(), _normal((4,))),
+    Network: lambda: Bench(
+        Network(lambda design, x: x + design.x, 3), _points(), _normal((3,))
+    ),
     textbook.Readout: lambda: Bench(textbook.Readout(0.5), _points(), _normal(())),
     host.HostSimulator: lambda: Bench(
         _host_simulator(), (Point(jnp.ones(3)),), _normal((3,))
@@ -294,9 +300,40 @@ ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
         )
         for method in branching.METHODS
     },
+    # A factor w on the fitted slope, learnt: w = 1 / 1.1 where the variance of the fit is a
+    # tenth of that of the slopes. The loss becomes 10 w, its gradient that of 10 times w^2.
+    Retrain: {
+        "": lambda: Engine(
+            Retrain(Pathwise(), events=2000, steps=100),
+            tolerance=0.05,
+            repeats=64,
+            problem=_shrunk,
+            gradient=tuple(g / 1.21 for g in (40.0, 20.0, -20.0, -40.0)),
+            value=10 / 1.1,
+        )
+    },
     # Truncation at the start: h^2 / 6 times the third derivative, 0.6% for h = 0.02.
     FiniteDifference: {"": lambda: Engine(FiniteDifference(), tolerance=0.01)},
 }
+
+
+class Shrink(stage.AbstractLearnedStage):
+    """A factor that is learnt."""
+
+    factor: Any
+
+    def fresh(self, key: Key) -> "Shrink":
+        return Shrink(jnp.array(1.0))
+
+    def __call__(self, design: Any, x: Any, *, key: Key) -> Any:
+        return self.factor * x
+
+
+def _shrunk(events: int) -> Problem:
+    problem = telescope.problem(events=events)
+    chain = stage.Chain(LineFit(), Shrink(jnp.array(1.0)))
+    line = problem.pipeline
+    return problem.replace(pipeline=Pipeline(line.source, line.simulator, chain))
 
 
 def labelled(table: Mapping[type, Mapping[str, Any]]) -> dict[str, Any]:

@@ -55,7 +55,10 @@ MODELS = {  # and how far slopes may be off
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+GENERATIVE = [pytest.param(name, marks=pytest.mark.slow) for name in ("gan", "flow")]
+
+
+@pytest.mark.parametrize("name", ["quadratic", "regressor", *GENERATIVE])
 def test_slopes_are_found(name):
     surrogate, tolerance = MODELS[name]
     _, slope, signals, course = fit(surrogate, KEY, simulated(surrogate))
