@@ -98,7 +98,7 @@ def _check(
             "or `FiniteDifference`, or an optimiser without gradients."
         )
     estimator.check(problem)
-    optimiser.check(problem)
+    optimiser.check(estimator.seen(problem))
     limits.check(estimator.price(problem), problem.events, first)
 
 

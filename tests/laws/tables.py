@@ -16,13 +16,19 @@ import optax
 from kythera.core import objective, stage
 from kythera.core.evaluation import AbstractEstimator, AbstractOptimiser
 from kythera.core.objective import AbstractObjective
+from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
 from kythera.core.space import Choice, Real
 from kythera.core.stage import AbstractSource, AbstractStage
 from kythera.core.types import Key
+from kythera.estimators import branching
+from kythera.estimators.branching import Branching
 from kythera.estimators.direct import Direct
 from kythera.estimators.finite_difference import FiniteDifference
+from kythera.estimators.local_surrogate import LocalSurrogate
 from kythera.estimators.pathwise import Pathwise
+from kythera.estimators.randomised import RandomisedDesign
+from kythera.estimators.retrain import Retrain
 from kythera.estimators.score_function import ScoreFunction
 from kythera.estimators.spread import Spread
 from kythera.instruments import muon_portal, telescope
@@ -43,9 +49,18 @@ from kythera.optimisers.gradient import Gradient, adam, from_optax, sgd
 from kythera.optimisers.lbfgsb import LBFGSB
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.random_search import RandomSearch
+from kythera.stages.reconstruction.network import Network
 from kythera.stages.simulators import geant4, host, program, torch
 from kythera.stages.sources import gun, pythia8
-from kythera.testing import Point, noisy_sphere, textbook
+from kythera.surrogates.regressor import Regressor
+from kythera.testing import (
+    Point,
+    decisions,
+    noisy_sphere,
+    published,
+    showers,
+    textbook,
+)
 
 from . import objectives, portal
 
@@ -71,17 +86,23 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """An estimator on the telescope, whose gradient at its start is known.
+    """An estimator on a problem whose gradient at its start is known.
 
     Args:
         estimator: what is tried.
         tolerance: the bias that it states, relative to the largest component.
         repeats: number of keys.
+        problem: (events) -> problem; by default the telescope.
+        gradient: in the cube.
+        value: of the loss.
     """
 
     estimator: AbstractEstimator
     tolerance: float = 0.0
     repeats: int = 256
+    problem: Callable[..., Problem] = telescope.problem
+    gradient: tuple[float, ...] = (40.0, 20.0, -20.0, -40.0)  # 1/m
+    value: float = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +236,16 @@ def _bench_of(problem: Problem, *more: Any) -> Bench:
     return Bench(problem.pipeline.simulator, (problem.space.template, *more), _rows)
 
 
+def _problem_bench(problem: Problem, *more: list[float]) -> Bench:
+    """At the start of a problem of points, and at some others."""
+    designs = [Point(jnp.array(x)) for x in more]
+    return Bench(
+        problem.pipeline.simulator,
+        (problem.space.template, *designs),
+        lambda n, k: problem.pipeline.source(n, key=k),
+    )
+
+
 def _portal_bench(stage: AbstractStage, rows: int = 2) -> Bench:
     return Bench(
         stage, portal.portals(), lambda n, k: portal.source()(n, key=k), rows=rows
@@ -232,6 +263,7 @@ SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     Beam: Beam,
     host.Rows: host.Rows,
     textbook.Nothing: textbook.Nothing,
+    published.Uniform: lambda: published.Uniform((-1.0, 0.0), (2.0, 5.0)),
     scenes.Scanned: portal.source,
     pythia8.Pythia8: lambda: pythia8.Pythia8(_HADRONIC_Z, particles=150),
     gun.ParticleGun: lambda: gun.ParticleGun(22, (1.0, 20.0)),
@@ -246,6 +278,9 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     ),
     Planes: lambda: Bench(Planes(), _telescopes(), lambda n, k: Beam()(n, key=k)),
     LineFit: lambda: Bench(LineFit(), _telescopes(), _normal((4,))),
+    Network: lambda: Bench(
+        Network(lambda design, x: x + design.x, 3), _points(), _normal((3,))
+    ),
     textbook.Readout: lambda: Bench(textbook.Readout(0.5), _points(), _normal(())),
     host.HostSimulator: lambda: Bench(
         _host_simulator(), (Point(jnp.ones(3)),), _normal((3,))
@@ -275,6 +310,17 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     inference.FillLevel: lambda: Bench(
         inference.FillLevel(portal.GRID), (None,), portal.image
     ),
+    published.Valley: lambda: _problem_bench(published.hidden_valley(12), [0.1] * 12),
+    # Its start has |a2| = 0, where the second component appears with a kink.
+    published.ThreeHump: lambda: Bench(
+        published.ThreeHump(),
+        tuple(Point(jnp.array(a)) for a in ([1.0, -0.5], [-2.0, 0.3])),
+        lambda n, k: published.three_hump().pipeline.source(n, key=k),
+    ),
+    decisions.Crazy: lambda: _problem_bench(decisions.crazy(), [1.0]),
+    decisions.Walk: lambda: _problem_bench(decisions.walk(), [1.0]),
+    decisions.Poisson: lambda: _problem_bench(decisions.poisson(), [9.0]),
+    showers.Shower: lambda: _problem_bench(showers.shower("split"), [0.0]),
     host._HostCalls: lambda: _bench_of(_function_problem()),
     host._TracedCalls: lambda: _bench_of(
         _traced_problem(), {"a": jnp.array(0.0), "b": jnp.array(0.0)}
@@ -311,9 +357,66 @@ ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
         "value": lambda: Engine(Spread(parts=3), repeats=128),
         "pathwise": lambda: Engine(Spread(Pathwise(), 4), repeats=128),
     },
+    # With 100 noisy events of each design the prior shrinks the slopes.
+    LocalSurrogate: {
+        "quadratic": lambda: Engine(LocalSurrogate(), tolerance=0.3, repeats=32),
+        "regressor": lambda: Engine(
+            LocalSurrogate(Regressor(steps=50, batch=256)), tolerance=0.4, repeats=24
+        ),
+    },
+    # Smoothed by 0.03 of the range, which is 4: (4 * 0.03)^2 more in each of 4 directions.
+    RandomisedDesign: {
+        "": lambda: Engine(
+            RandomisedDesign(),
+            problem=noisy_sphere,
+            gradient=(-10.4,) * 4,
+            value=6.76 + 4 * 0.12**2,
+        )
+    },
+    Branching: {
+        method: lambda method=method: Engine(
+            Branching(method),
+            repeats=64,
+            problem=decisions.crazy,
+            gradient=(47.76,),
+            value=21.024,
+        )
+        for method in branching.METHODS
+    },
+    # A factor w on the fitted slope, learnt: w = 1 / 1.1 where the variance of the fit is a
+    # tenth of that of the slopes. The loss becomes 10 w, its gradient that of 10 times w^2.
+    Retrain: {
+        "": lambda: Engine(
+            Retrain(Pathwise(), events=2000, steps=100),
+            tolerance=0.05,
+            repeats=64,
+            problem=_shrunk,
+            gradient=tuple(g / 1.21 for g in (40.0, 20.0, -20.0, -40.0)),
+            value=10 / 1.1,
+        )
+    },
     # Truncation at the start: h^2 / 6 times the third derivative, 0.6% for h = 0.02.
     FiniteDifference: {"": lambda: Engine(FiniteDifference(), tolerance=0.01)},
 }
+
+
+class Shrink(stage.AbstractLearnedStage):
+    """A factor that is learnt."""
+
+    factor: Any
+
+    def fresh(self, key: Key) -> "Shrink":
+        return Shrink(jnp.array(1.0))
+
+    def __call__(self, design: Any, x: Any, *, key: Key) -> Any:
+        return self.factor * x
+
+
+def _shrunk(events: int) -> Problem:
+    problem = telescope.problem(events=events)
+    chain = stage.Chain(LineFit(), Shrink(jnp.array(1.0)))
+    line = problem.pipeline
+    return problem.replace(pipeline=Pipeline(line.source, line.simulator, chain))
 
 
 def labelled(table: Mapping[type, Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import pytest
 import kythera as ky
 from kythera import errors, testing
 from kythera.core.evaluation import Measured, Trial
-from kythera.instruments import telescope
 from kythera.optimise import Resume
 from kythera.runs import checkpoint
 
@@ -96,9 +95,10 @@ def test_every_optimiser_goes_on(name):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_estimator_goes_on(name):
-    estimator = ENGINES[name]().estimator
+    engine = ENGINES[name]()
+    estimator = engine.estimator
     optimiser = ky.adam(0.02) if estimator.gives_gradient else ky.RandomSearch(2)
-    goes_on(telescope.problem(events=20), optimiser, estimator, 6)
+    goes_on(engine.problem(events=20), optimiser, estimator, 6)
 
 
 def test_a_cut_generation_is_measured_anew_where_the_limit_is_raised():

@@ -83,6 +83,10 @@ class AbstractEstimator(eqx.Module, Generic[S]):
             UnsupportedError: with a sentence that says what to use instead.
         """
 
+    def seen(self, problem: Problem) -> Problem:
+        """The problem as an optimiser's `check` may take it: smoother, if it is made so."""
+        return problem
+
     def price(self, problem: Problem) -> int:
         """Primaries that are simulated for one design."""
         return problem.price

@@ -11,6 +11,7 @@ import functools
 import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -301,6 +302,29 @@ def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
     spread = psi.T @ psi
     covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
     return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, None)
+
+
+def through_model(
+    problem: Problem, u: Vector, mean: PyTree, tally_of: Callable[[Vector], PyTree]
+) -> Float[Array, "w n"]:
+    """Gradients where a differentiable model tells how the mean tally moves.
+
+    Args:
+        problem: whose score counts.
+        u: point of the cube, shape (n,).
+        mean: tally as it was measured there, at which the score is linearised.
+        tally_of: point of the cube -> mean tally.
+    """
+    slopes = _slopes(problem, u, mean)
+    wanted, _ = _wanted(problem, u, mean)
+    _, direct = jax.vjp(lambda v: _outputs(problem, v, mean), u)
+    _, pull = jax.vjp(tally_of, u)
+
+    def one(cotangent: Vector) -> Vector:
+        on_mean = jax.tree.map(lambda s: jnp.tensordot(cotangent, s, 1), slopes)
+        return direct(cotangent)[0] + pull(on_mean)[0]
+
+    return jnp.stack([one(cotangent) for cotangent in wanted])
 
 
 rows_measured = jit(measure_rows)

@@ -180,6 +180,14 @@ class Chain(AbstractStage):
         return x
 
 
+class AbstractLearnedStage(AbstractStage[D, In, Out]):
+    """A stage with weights that are trained: its real arrays, all of them."""
+
+    @abc.abstractmethod
+    def fresh(self, key: Key) -> "AbstractLearnedStage[D, In, Out]":
+        """The same stage with new weights, drawn at random."""
+
+
 class _Declared(AbstractStage):
     """What a stage outside JAX declares, all zero, without running it."""
 

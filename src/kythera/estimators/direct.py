@@ -1,6 +1,7 @@
 """The value at a design, nothing more."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -27,6 +28,26 @@ def evaluate_all(
     keys: Any,
     map: Map,
 ) -> list[Evaluation]:
+    """Evaluate q designs, see `in_blocks`.
+
+    Args:
+        problem: what to evaluate.
+        mode: as for `kythera.core.measure.measure`.
+        us: points of the cube, shape (q, n).
+        keys: one for each design, shape (q,).
+        map: the executor.
+    """
+    work = functools.partial(measure.evaluate, problem, mode)
+    return in_blocks(problem, work, us, keys, map)
+
+
+def in_blocks(
+    problem: Problem,
+    work: Callable[[tuple[np.ndarray, Key]], list[Evaluation]],
+    us: Any,
+    keys: Any,
+    map: Map,
+) -> list[Evaluation]:
     """Evaluate q designs in blocks whose width the problem alone decides.
 
     The last block is filled up with copies of the last design, whose answers are dropped:
@@ -36,7 +57,7 @@ def evaluate_all(
 
     Args:
         problem: what to evaluate.
-        mode: as for `kythera.core.measure.measure`.
+        work: (points, keys) of one block -> its evaluations; it travels to other processes.
         us: points of the cube, shape (q, n).
         keys: one for each design, shape (q,).
         map: the executor.
@@ -54,7 +75,6 @@ def evaluate_all(
         (points[where], jax.random.wrap_key_data(jnp.asarray(data[where]), impl=kind))
         for where in cut
     ]
-    work = functools.partial(measure.evaluate, problem, mode)
     found: list[Evaluation] = []
     for item, block in zip(items, outcomes(map, work, items), strict=True):
         if isinstance(block, errors.SimulationError):

@@ -273,7 +273,7 @@ def parts(kind: str) -> dict[str, tuple[str, str]]:
     Nothing is imported: some of them stand on large libraries.
 
     Args:
-        kind: "optimiser" or "estimator".
+        kind: "optimiser", "estimator" or "surrogate".
     """
     return {
         _short(name): (f"kythera.{module}", name)
@@ -287,10 +287,11 @@ def make(kind: str, text: str) -> Any:
     """The optimiser or estimator that a text such as "adam:step=0.05" names.
 
     A key with a dot makes a mapping: "adam:step.z=0.01" is step={"z": 0.01}. One that
-    takes an optimiser is given its text in brackets: "multi_start:optimiser=(lbfgsb)".
+    takes another one is given its text in brackets: "multi_start:optimiser=(lbfgsb)",
+    "local_surrogate:surrogate=(regressor:steps=200)".
 
     Args:
-        kind: "optimiser" or "estimator".
+        kind: "optimiser", "estimator" or "surrogate".
         text: name, and after a colon its settings.
 
     Raises:
@@ -373,8 +374,8 @@ def _called(
 
 def _part_value(kind: str, key: str, value: str) -> Any:
     value = value.strip()
-    if key == "optimiser":
-        return make(kind, value[1:-1] if value.startswith("(") else value)
+    if key in (kind, "surrogate"):
+        return make(key, value[1:-1] if value.startswith("(") else value)
     return parse_value(key, value)
 
 

@@ -1,1 +1,1 @@
-"""Learned stand-ins for simulators."""
+"""Models that stand for a simulator near a design: `surrogate.fit(key, samples) -> model`."""

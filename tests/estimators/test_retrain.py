@@ -1,0 +1,95 @@
+"""Learned reconstructions: warm starts, reports, resuming, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kythera as ky
+from kythera import errors
+from kythera.instruments import telescope
+
+KEY = jax.random.key(3)
+FLOOR = 1 / 11  # variance of the fitted slope is a tenth of that of the slopes
+
+
+def features(design, signal):
+    """The fitted slope and the four hits, in units of their spread."""
+    lever = design.z - jnp.mean(design.z)
+    slope = signal @ lever / jnp.sum(lever**2)
+    return jnp.concatenate([slope[:, None], signal], 1) / 0.01
+
+
+class Squares(ky.PerEventLoss):
+    """(slope told - slope)^2 in units of the spread of the slopes: 1 for a guess of zero."""
+
+    def loss(self, design, trace):
+        return {"slope": (trace.reco[:, 0] - trace.truth.slope / 0.01) ** 2}
+
+
+def problem(events=500):
+    old = telescope.problem(events=events)
+    pipeline = ky.Pipeline(
+        old.pipeline.source, old.pipeline.simulator, ky.Network(features, 5, width=16)
+    )
+    return old.replace(pipeline=pipeline, objective=Squares())
+
+
+def followed(engine, trials=12):
+    """Losses at one design, trial after trial."""
+    case = problem()
+    state, losses = engine.init(case, key=KEY), []
+    for i in range(trials):
+        keys = jax.random.fold_in(KEY, i)[None]
+        [found], state = engine(case, case.space.start[None], state, key=keys, map=map)
+        losses.append(found.total.value)
+        assert found.events == 500 + 1000
+    return losses
+
+
+def test_warm_starts_save_events():
+    """1000 events and 25 steps a design: warm is at the floor after 12, cold never is."""
+    warm, cold = (
+        followed(ky.Retrain(ky.Direct(), steps=25, warm=warm)) for warm in (True, False)
+    )
+    assert np.mean(warm[-3:]) < 1.3 * FLOOR
+    assert min(cold) > 1.3 * FLOOR
+    assert warm[0] == pytest.approx(cold[0], rel=1.0)
+
+
+def test_start_and_best_are_judged_by_weights_that_were_trained_alike():
+    case, engine = problem(), ky.Retrain(ky.Pathwise(), steps=25)
+    found = ky.optimise(
+        case, ky.adam(0.05), engine, key=KEY, max_trials=15, report_events=4000
+    )
+    wide = found.problem.space.decode(jnp.asarray(found.u_best)).z
+    assert np.ptp(np.asarray(wide)) > 0.45  # the planes went apart, from 0.4
+    final = engine.measured(case, found.state[1])
+    for u in (found.u_start, found.u_best):
+        [told], _ = ky.Direct()(
+            final.replace(events=4000),
+            jnp.asarray(u)[None],
+            None,
+            key=KEY[None],
+            map=map,
+        )
+        assert told.total.value < 2 * FLOOR
+
+
+def test_weights_that_diverge_are_not_kept():
+    engine = ky.Retrain(ky.Direct(), steps=5, rate=1e38)
+    case = problem()
+    state = engine.init(case, key=KEY)
+    [found], after = engine(case, case.space.start[None], state, key=KEY[None], map=map)
+    assert "training of the reconstruction diverged" in found.cause
+    assert "Lower `rate`" in found.cause
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(errors.UnsupportedError, match="needs a learned stage.*LineFit"):
+        ky.Retrain(ky.Pathwise()).check(telescope.problem())
+    with pytest.raises(errors.InputError, match="`steps`"):
+        ky.Retrain(ky.Pathwise(), steps=0)
+    ky.Retrain(ky.Pathwise()).check(problem())

@@ -1,0 +1,62 @@
+"""L-GSO's problems: calls until the loss is reached, medians over five seeds.
+
+A call is one design with its 3000 events. The floors are those of exact gradients without
+noise, with the same step rule (Adam 0.1, moves clipped to the region): 224, 294 and 105
+calls. The loss is scored on 100,000 fresh events at each design.
+"""
+
+import logging
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import kythera as ky
+from kythera.core import measure
+from kythera.testing import published
+
+pytestmark = pytest.mark.slow
+LOG = logging.getLogger(__name__)  # shown by --log-cli-level=INFO
+
+CASES = {  # problem, goal, floor, designs, radius and longest move (of 10), steps
+    "valley": (published.valley, 1.0, 224, 15, 0.02, 0.02, 25),
+    "hidden valley": (published.hidden_valley, 1.0, 294, 20, 0.02, 0.02, 30),
+    "three hump": (published.three_hump, -0.8, 105, 4, 0.05, 0.05, 60),
+}
+
+
+def calls(name: str, engine: ky.LocalSurrogate, seed: int) -> float:
+    """Until a design is better than the goal; infinite where none is."""
+    make, goal, _, designs, _, move, steps = CASES[name]
+    problem = make()
+    rule = optax.chain(optax.adam(1.0), optax.clip_by_global_norm(move / 0.01))
+    found = ky.optimise(
+        problem, ky.from_optax(rule, 0.01), engine,
+        key=jax.random.key(seed), max_trials=steps, report_events=3000,
+    )  # fmt: skip
+    fresh = problem.replace(events=100_000)
+    key = jax.random.key(1000 + seed)
+    for trial in found.trials:
+        [scored] = measure.evaluate(
+            fresh, "value", (trial.u[None], jax.random.fold_in(key, trial.number)[None])
+        )
+        if scored.total.value < goal:
+            return trial.number * (designs + 1)
+    return float("inf")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_calls_of_the_default_model(name):
+    _, _, floor, designs, radius, _, _ = CASES[name]
+    engine = ky.LocalSurrogate(radius=radius, designs=designs)
+    needed = [calls(name, engine, seed) for seed in range(5)]
+    LOG.info(f"{name}: {needed}, median {np.median(needed)}, floor {floor}")
+    assert np.median(needed) <= 1.5 * floor, needed
+
+
+@pytest.mark.parametrize("model", [ky.Regressor(), ky.CramerGAN(), ky.Flow()])
+def test_calls_of_the_other_models(model):
+    needed = calls("valley", ky.LocalSurrogate(model, radius=0.02, designs=15), 0)
+    LOG.info(f"valley, {type(model).__name__}: {needed}")
+    assert needed <= 3 * 224
