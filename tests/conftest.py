@@ -1,5 +1,6 @@
 """What every test may ask for: keys, float64, system programs, a toy solution."""
 
+import importlib.util
 import os
 import shutil
 import zlib
@@ -35,9 +36,22 @@ def _find_program(names: tuple[str, ...]) -> str:
     pytest.skip(reason)
 
 
+def _find_libraries(names: tuple[str, ...]) -> None:
+    """Skip where a package is missing, or fail in CI."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    reason = f"needs the Python packages {', '.join(missing)}"
+    if os.environ.get("KYTHERA_REQUIRE_PROGRAMS"):
+        pytest.fail(f"{reason}, which KYTHERA_REQUIRE_PROGRAMS asks for", pytrace=False)
+    pytest.skip(reason)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("program"):
         _find_program(marker.args)
+    for marker in item.iter_markers("library"):
+        _find_libraries(marker.args)
     if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
         pytest.skip("needs a JAX device other than the processor")
 

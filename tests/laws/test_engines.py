@@ -6,7 +6,7 @@ import pytest
 from kythera import testing
 from kythera.instruments import telescope
 
-from .tables import ESTIMATORS, OPTIMISERS, labelled
+from .tables import ESTIMATORS, OPTIMISERS, labelled, searchers
 
 EXACT = np.array([40.0, 20.0, -20.0, -40.0])  # of the telescope at its start, 1/m
 ENGINES = labelled(ESTIMATORS)
@@ -27,7 +27,12 @@ def test_estimator(name, getkey):
     )
 
 
-@pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize("name", searchers())
 def test_optimiser(name, getkey):
     searcher = SEARCHERS[name]()
-    testing.check_optimiser(searcher.optimiser, reaches=searcher.reaches, key=getkey())
+    testing.check_optimiser(
+        searcher.optimiser,
+        reaches=searcher.reaches,
+        key=getkey(),
+        problem=searcher.problem(),
+    )
