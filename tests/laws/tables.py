@@ -353,10 +353,7 @@ OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {
     },
     Policy: {
         "": lambda: Searcher(
-            Policy(), {"sphere": (1000, 5e-3), "noisy sphere": (1000, 0.05)}
-        ),
-        "by parts": lambda: Searcher(
-            Policy(by_parts=True, batch=16), {"sphere": (1000, 0.02)}
+            Policy(batch=16), {"sphere": (1000, 5e-3), "noisy sphere": (1000, 0.05)}
         ),
         "mixed": lambda: Searcher(Policy(by_parts=True, batch=8), {}, mixed),
     },

@@ -30,7 +30,9 @@ def require(name: str) -> None:
         UnsupportedError: with the extra to install.
     """
     try:
-        import botorch  # noqa: F401
+        with warnings.catch_warnings():  # of its own use of PyTorch
+            warnings.simplefilter("ignore")
+            import botorch  # noqa: F401
     except ImportError as error:
         raise errors.UnsupportedError(
             f"`{name}` stands on BoTorch, which is not installed. Install it: "
@@ -79,6 +81,7 @@ def fitted(history: History) -> Surfaces:
     Args:
         history: with two good points or more.
     """
+    require("A Gaussian process")
     from botorch.models import ModelListGP
 
     arrays = (
@@ -119,11 +122,11 @@ def improve(history: History, count: int, seed: int) -> np.ndarray:
     Returns:
         shape (count, n).
     """
+    surfaces = fitted(history)
     from botorch.acquisition.logei import qLogNoisyExpectedImprovement
     from botorch.acquisition.objective import GenericMCObjective
     from botorch.sampling.normal import SobolQMCNormalSampler
 
-    surfaces = fitted(history)
     with _alone(seed):
         acquisition = qLogNoisyExpectedImprovement(
             surfaces.model,
@@ -150,6 +153,7 @@ def widen(history: History, count: int, seed: int, reference: np.ndarray) -> np.
     Returns:
         shape (count, n).
     """
+    surfaces = fitted(history)
     from botorch.acquisition.multi_objective.logei import (
         qLogNoisyExpectedHypervolumeImprovement,
     )
@@ -158,7 +162,6 @@ def widen(history: History, count: int, seed: int, reference: np.ndarray) -> np.
     )
     from botorch.sampling.normal import SobolQMCNormalSampler
 
-    surfaces = fitted(history)
     with _alone(seed):
         acquisition = qLogNoisyExpectedHypervolumeImprovement(
             surfaces.model,
