@@ -95,12 +95,14 @@ class Searcher:
         reaches: textbook problem -> (trials, part of the start's loss that may be left).
         problem: for the laws on its state, and on searches that were interrupted.
         needs: Python packages of an extra; such an entry is slow.
+        trials: of a search that is interrupted; ten fewer for the laws on its state.
     """
 
     optimiser: AbstractOptimiser
     reaches: Mapping[str, tuple[int, float]]
     problem: Callable[[], Problem] = noisy_sphere
     needs: tuple[str, ...] = ()
+    trials: int = 50
 
 
 def _normal(shape: tuple[int, ...]) -> Callable[[int, Key], Any]:
@@ -335,9 +337,10 @@ OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {
                 "noisy sphere": (40, 0.03),
             },
             needs=("botorch",),
+            trials=26,
         ),
         "gp mixed": lambda: Searcher(
-            Bayesian("gp", batch=6), {}, mixed, needs=("botorch",)
+            Bayesian("gp", startup=8), {}, mixed, needs=("botorch",), trials=26
         ),
     },
     MultiObjective: {
@@ -349,6 +352,7 @@ OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {
             {},
             lambda: fronts.two_spheres(3, 0.2, 8),
             needs=("botorch",),
+            trials=26,
         ),
     },
     Policy: {

@@ -35,4 +35,5 @@ def test_optimiser(name, getkey):
         reaches=searcher.reaches,
         key=getkey(),
         problem=searcher.problem(),
+        trials=searcher.trials - 10,
     )

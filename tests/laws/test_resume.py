@@ -92,7 +92,7 @@ def goes_on(problem, optimiser, estimator, trials: int) -> None:
 @pytest.mark.parametrize("name", searchers())
 def test_every_optimiser_goes_on(name):
     searcher = SEARCHERS[name]()
-    goes_on(searcher.problem(), searcher.optimiser, None, 50)
+    goes_on(searcher.problem(), searcher.optimiser, None, searcher.trials)
 
 
 @pytest.mark.parametrize("name", ENGINES)

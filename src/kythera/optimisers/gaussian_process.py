@@ -18,9 +18,9 @@ from kythera import errors
 from kythera.optimisers.coordinates import Coordinates
 from kythera.optimisers.history import History
 
-RAW = 256  # points among which the search for the best question begins
-RESTARTS = 6
-SAMPLES = 128  # draws of the processes at a point
+RAW = 128  # points among which the search for the best question begins
+RESTARTS = 4
+SAMPLES = 64  # draws of the processes at a point
 
 
 def require(name: str) -> None:
@@ -230,9 +230,9 @@ def _best(acquisition: Any, kinds: Coordinates, count: int) -> np.ndarray:
     sizes = [len(where) for where in kinds.choices]
     upper = [1.0] * (real + whole) + [k - 1.0 for k in sizes]
     bounds = _tensor(np.array([[0.0] * len(upper), upper]))
-    common = {"q": count, "num_restarts": RESTARTS, "raw_samples": RAW}
+    common: dict[str, Any] = {"q": count, "num_restarts": RESTARTS, "raw_samples": RAW}
     if not whole and not sizes:
-        options = {"maxiter": 100, "batch_limit": RESTARTS}
+        options: dict[str, Any] = {"maxiter": 100, "batch_limit": RESTARTS}
         found, _ = optimize_acqf(
             acquisition, bounds, sequential=True, options=options, **common
         )
@@ -247,6 +247,7 @@ def _best(acquisition: Any, kinds: Coordinates, count: int) -> np.ndarray:
                 real + whole + j: [float(v) for v in range(k)]
                 for j, k in enumerate(sizes)
             },
+            options={"maxiter_alternating": 8, "batch_limit": RESTARTS},
             **common,
         )
     return expand(kinds, found.detach().numpy())

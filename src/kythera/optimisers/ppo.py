@@ -94,7 +94,8 @@ def begin(builder: Builder, width: int, sigma: float, step: float, key: Key) -> 
         Net(n + parts, width, 1, critic),
         jnp.full(n, np.log(sigma), jnp.float32),
     )
-    return jax.device_get(Learned(nets, _adam(step).init(nets)))
+    like: Any = nets  # a tree like any other, for Optax
+    return jax.device_get(Learned(nets, _adam(step).init(like)))
 
 
 def _adam(step: float) -> optax.GradientTransformation:
@@ -231,9 +232,9 @@ def learn(
         return jnp.mean(0.5 * error - gain - entropy * spread)
 
     def update(carry: Learned, _: None) -> tuple[Learned, None]:
-        slope = jax.grad(loss)(carry.nets)
-        change, adam = _adam(step).update(slope, carry.adam, carry.nets)
-        nets = optax.apply_updates(carry.nets, change)
+        slope: Any = jax.grad(loss)(carry.nets)
+        change, adam = _adam(step).update(slope, carry.adam)
+        nets: Nets = eqx.apply_updates(carry.nets, change)
         least = jnp.maximum(nets.log_std, np.log(LEAST))
         nets = eqx.tree_at(lambda v: v.log_std, nets, least)
         return Learned(nets, adam), None

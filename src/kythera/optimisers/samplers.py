@@ -76,8 +76,9 @@ def _asked(history: History, sampler: Any, count: int) -> tuple[np.ndarray, np.n
     import optuna
 
     domains = _distributions(history)
+    minimise = [optuna.study.StudyDirection.MINIMIZE]
     width = max(1, history.values.shape[1])
-    study = optuna.create_study(sampler=sampler, directions=["minimize"] * width)
+    study = optuna.create_study(sampler=sampler, directions=minimise * width)
     study.add_trials(_trials(history, domains))
     found, generations = [], []
     for _ in range(count):

@@ -11,7 +11,7 @@ import numpy as np
 from kythera.core.objective import PerEventLoss
 from kythera.core.pipeline import Pipeline, Trace
 from kythera.core.problem import Problem
-from kythera.core.space import Real, Space
+from kythera.core.space import AbstractDomain, Real, Space
 from kythera.core.types import Array, Float, Vector
 from kythera.stages.simulators.host import from_function
 from kythera.testing.textbook import CENTRE, EDGE, Nothing, Point, Readout
@@ -171,9 +171,10 @@ def straws(*terms: str, fixed: bool = False) -> Problem:
     """
     names = terms or ("missed", "volume", "residual")
     shift, gap = Real(0, 4), Real(2, 10)
-    free = dict.fromkeys(("y1", "y2", "y3"), shift) | dict.fromkeys(
-        ("z1", "z2", "z3"), gap
-    )
+    free: dict[str, AbstractDomain] = {
+        **dict.fromkeys(("y1", "y2", "y3"), shift),
+        **dict.fromkeys(("z1", "z2", "z3"), gap),
+    }
     if not fixed:
         free = {"radius": Real(0.5, 1), "pitch": Real(2.5, 5)} | free
     start = {"radius": 0.5, "pitch": 4.0, "z1": 2.0, "z2": 4.0, "z3": 6.0}
