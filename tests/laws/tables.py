@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from kythera.core import objective, stage
 from kythera.core.evaluation import AbstractEstimator, AbstractOptimiser
 from kythera.core.objective import AbstractObjective
 from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
-from kythera.core.space import Choice, Real
+from kythera.core.space import Choice, Integer, Real
 from kythera.core.stage import AbstractSource, AbstractStage
 from kythera.core.types import Key
 from kythera.estimators import branching
@@ -44,10 +45,13 @@ from kythera.instruments.telescope.design import Telescope
 from kythera.instruments.telescope.problem import SlopeError
 from kythera.instruments.telescope.reconstruction import LineFit
 from kythera.instruments.telescope.simulator import Beam, Planes
+from kythera.optimisers.bayesian import Bayesian
 from kythera.optimisers.evolution import Evolution
 from kythera.optimisers.gradient import Gradient, adam, from_optax, sgd
 from kythera.optimisers.lbfgsb import LBFGSB
+from kythera.optimisers.multi_objective import MultiObjective
 from kythera.optimisers.multi_start import MultiStart
+from kythera.optimisers.policy import Policy
 from kythera.optimisers.random_search import RandomSearch
 from kythera.stages.reconstruction.network import Network
 from kythera.stages.simulators import geant4, host, program, torch
@@ -56,6 +60,7 @@ from kythera.surrogates.regressor import Regressor
 from kythera.testing import (
     Point,
     decisions,
+    fronts,
     noisy_sphere,
     published,
     showers,
@@ -112,10 +117,16 @@ class Searcher:
     Args:
         optimiser: what is tried.
         reaches: textbook problem -> (trials, part of the start's loss that may be left).
+        problem: for the laws on its state, and on searches that were interrupted.
+        needs: Python packages of an extra; such an entry is slow.
+        trials: of a search that is interrupted; ten fewer for the laws on its state.
     """
 
     optimiser: AbstractOptimiser
     reaches: Mapping[str, tuple[int, float]]
+    problem: Callable[[], Problem] = noisy_sphere
+    needs: tuple[str, ...] = ()
+    trials: int = 50
 
 
 def _normal(shape: tuple[int, ...]) -> Callable[[int, Key], Any]:
@@ -342,6 +353,7 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     SlopeError: lambda: telescope.problem(events=2000),
     textbook.Textbook: lambda: noisy_sphere(n=3, events=2000),
     host._Losses: _traced_problem,
+    fronts.Goals: lambda: fronts.two_spheres(3, 0.5, 2000),
     objective.Sum: lambda: objectives.problem(objectives.Mean() + objectives.Fisher()),
     objective.Cost: lambda: _with(objective.Cost(lambda d: {"cost": _length(d)})),
     objective.Budget: lambda: _with(objective.Budget(_length, 1.0)),
@@ -428,6 +440,33 @@ def labelled(table: Mapping[type, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def searchers() -> list[Any]:
+    """Names of the optimisers, as parameters of a test."""
+    found = []
+    for name, make in labelled(OPTIMISERS).items():
+        needs = make().needs
+        marks = [pytest.mark.slow, pytest.mark.library(*needs)] if needs else []
+        found.append(pytest.param(name, marks=marks))
+    return found
+
+
+def mixed() -> Problem:
+    """A number, a whole number, an option and a constraint, outside JAX."""
+
+    def loss(gap: float, count: int, kind: str, seed: int) -> float:
+        noise = 0.1 * np.random.default_rng(seed).normal()
+        return (count - 7) ** 2 / 10 + 10 * (gap - 0.3) ** 2 + (kind != "iron") + noise
+
+    options = {
+        "gap": Real(0, 1),
+        "count": Integer(0, 20),
+        "kind": Choice(("lead", "iron", "absent")),
+    }
+    problem = host.from_function(loss, options, start={"count": 15.0}, events=4)
+    room = objective.AtMost("room", lambda d: d["gap"] + d["count"] / 20, 1.2)
+    return problem.replace(objective=problem.objective + room)
+
+
 _CMA = {"sphere": (300, 5e-3), "rosenbrock": (500, 5e-3), "noisy sphere": (400, 0.03)}
 
 OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {
@@ -466,10 +505,48 @@ OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {
             Evolution(lr_adapt=True),
             {"sphere": (400, 5e-3), "noisy sphere": (400, 0.03)},
         ),
+        "mixed": lambda: Searcher(Evolution(), {}, mixed),
         "diagonal": lambda: Searcher(
             Evolution(diagonal=True, sample="fresh"),
             {"sphere": (300, 5e-3), "noisy sphere": (400, 0.03)},
         ),
+    },
+    Bayesian: {
+        "tpe": lambda: Searcher(
+            Bayesian(), {"sphere": (100, 0.1), "noisy sphere": (100, 0.15)}
+        ),
+        "tpe mixed": lambda: Searcher(Bayesian(batch=3), {}, mixed),
+        "gp": lambda: Searcher(
+            Bayesian("gp"),
+            {
+                "sphere": (32, 1e-3),
+                "rosenbrock": (40, 0.05),
+                "noisy sphere": (40, 0.03),
+            },
+            needs=("botorch",),
+            trials=26,
+        ),
+        "gp mixed": lambda: Searcher(
+            Bayesian("gp", startup=8), {}, mixed, needs=("botorch",), trials=26
+        ),
+    },
+    MultiObjective: {
+        "nsga2": lambda: Searcher(
+            MultiObjective(batch=10), {}, lambda: fronts.two_spheres(3, 0.2, 8)
+        ),
+        "gp": lambda: Searcher(
+            MultiObjective(model="gp", batch=6),
+            {},
+            lambda: fronts.two_spheres(3, 0.2, 8),
+            needs=("botorch",),
+            trials=26,
+        ),
+    },
+    Policy: {
+        "": lambda: Searcher(
+            Policy(batch=16), {"sphere": (1000, 5e-3), "noisy sphere": (1000, 0.05)}
+        ),
+        "mixed": lambda: Searcher(Policy(by_parts=True, batch=8), {}, mixed),
     },
     RandomSearch: {
         "": lambda: Searcher(

@@ -5,7 +5,7 @@ import pytest
 
 from kythera import testing
 
-from .tables import ESTIMATORS, OPTIMISERS, labelled
+from .tables import ESTIMATORS, OPTIMISERS, labelled, searchers
 
 ENGINES = labelled(ESTIMATORS)
 SEARCHERS = labelled(OPTIMISERS)
@@ -25,7 +25,13 @@ def test_estimator(name, getkey):
     )
 
 
-@pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize("name", searchers())
 def test_optimiser(name, getkey):
     searcher = SEARCHERS[name]()
-    testing.check_optimiser(searcher.optimiser, reaches=searcher.reaches, key=getkey())
+    testing.check_optimiser(
+        searcher.optimiser,
+        reaches=searcher.reaches,
+        key=getkey(),
+        problem=searcher.problem(),
+        trials=searcher.trials - 10,
+    )

@@ -10,7 +10,7 @@ from kythera.core.evaluation import Measured, Trial
 from kythera.optimise import Resume
 from kythera.runs import checkpoint
 
-from .tables import ESTIMATORS, OPTIMISERS, labelled
+from .tables import ESTIMATORS, OPTIMISERS, labelled, searchers
 
 KEY = jax.random.key(5)
 SEARCHERS = labelled(OPTIMISERS)
@@ -88,9 +88,10 @@ def goes_on(problem, optimiser, estimator, trials: int) -> None:
         assert again.reason == whole.reason
 
 
-@pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize("name", searchers())
 def test_every_optimiser_goes_on(name):
-    goes_on(testing.noisy_sphere(), SEARCHERS[name]().optimiser, None, 50)
+    searcher = SEARCHERS[name]()
+    goes_on(searcher.problem(), searcher.optimiser, None, searcher.trials)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -10,9 +10,10 @@ import numpy as np
 from kythera import errors
 from kythera.core.evaluation import AbstractOptimiser, Evaluation
 from kythera.core.problem import Problem
-from kythera.core.space import Integer
 from kythera.core.types import Key
 from kythera.optimisers import constraints
+from kythera.optimisers.coordinates import Coordinates
+from kythera.optimisers.mixed import Mixed
 from kythera.optimisers.random_search import seed_of
 
 MOST = 2000  # coordinates of a full covariance: its decomposition takes seconds there
@@ -26,7 +27,7 @@ class EvolutionState(NamedTuple):
     Args:
         arrays: the library's numbers by name.
         u0: the first mean, shape (n,).
-        grid: spacing of each coordinate, shape (n,); 0 where it is continuous.
+        coordinates: which are whole numbers, and which are options of a choice.
         asked: questions that were not answered yet, shape (q, n).
         raw: where they stand for the library (a whole number may stand anywhere in its
             cell), shape (q, n).
@@ -37,7 +38,7 @@ class EvolutionState(NamedTuple):
 
     arrays: dict[str, Any]
     u0: np.ndarray
-    grid: np.ndarray
+    coordinates: Coordinates
     asked: np.ndarray
     raw: np.ndarray
     us: np.ndarray
@@ -53,10 +54,12 @@ class Evolution(AbstractOptimiser[EvolutionState]):
     of their order is that of differences.
 
     Parameters: real ones; whole numbers with a margin, so that no neighbour dies out
-    (CMA-ES with Margin, arXiv:2205.13482; not with `lr_adapt` or `diagonal`, which treat
-    them as real); choices as real weights, of which the largest wins where it is hard. Of
-    options that are nearly equal it may settle on the wrong one: compare them in searches
-    of their own, with `sample="fixed"`.
+    (CMA-ES with Margin, arXiv:2205.13482); choices by a distribution over their options,
+    none of which dies out either (CatCMA with Margin, arXiv:2504.07884). Designs that it
+    asks for have whole numbers and one-hot choices. `lr_adapt` and `diagonal` know no such
+    things and treat all as real numbers, a choice as weights. Of options that are nearly
+    equal it may settle on the wrong one: compare them in searches of their own, with
+    `sample="fixed"`.
 
     With designs in flight (`optimise(in_flight=...)`) it moves whenever as many as a
     generation have come in, some of which may have been drawn before the last move.
@@ -86,6 +89,8 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         "N. Hansen, The CMA evolution strategy: a tutorial, arXiv:1604.00772",
         "M. Nomura, M. Shibata, cmaes: a simple yet practical Python library for CMA-ES, "
         "arXiv:2402.01373",
+        "R. Hamano et al., CatCMA with Margin: stochastic optimization for continuous, "
+        "integer, and categorical variables, arXiv:2504.07884",
         constraints.DEB,
     )
     needs_gradient: ClassVar[bool] = False
@@ -128,16 +133,13 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         """See the base class."""
         u = np.clip(np.asarray(u0, float), 0, 1)
         n = u.size
-        grid = np.zeros(n)
+        kinds = Coordinates(np.zeros(n), np.full(n, -1))
         if not (self.lr_adapt or self.diagonal):
-            for path, where in problem.space.groups.items():
-                domain = problem.space.free[path]
-                if isinstance(domain, Integer):
-                    grid[where] = 1 / (domain.upper - domain.lower)
+            kinds = Coordinates.of(problem.space)
         nothing = np.zeros((0, n))
-        fresh = self._library(u, grid)
+        fresh = self._library(u, kinds)
         return EvolutionState(
-            _dump(fresh), u, grid, nothing, nothing, nothing, np.zeros((0, 3)), ""
+            _dump(fresh), u, kinds, nothing, nothing, nothing, np.zeros((0, 3)), ""
         )
 
     def ask(
@@ -165,7 +167,7 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         points = np.concatenate([state.us, raw])
         orders = np.concatenate([state.orders, new])
         library = None
-        size = self._population(raw.shape[1])
+        size = self._population(state.coordinates)
         while len(points) >= size:
             library = library or self._restored(state)
             values = constraints.fitness(orders[:size])
@@ -179,28 +181,32 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         return state._replace(us=points, orders=orders)
 
     def recommend(self, state: EvolutionState) -> np.ndarray:
-        """The mean of the distribution, within the cube, shape (1, n)."""
-        name = "_mean" if "_mean" in state.arrays else f"{_INNER}_mean"
-        mean = np.clip(np.asarray(state.arrays[name], float), 0, 1)
-        grid = np.asarray(state.grid)
-        cell = np.where(grid > 0, grid, 1.0)
-        return np.where(grid > 0, cell * np.round(mean / cell), mean)[None]
+        """The mean of the distribution, of a choice the likeliest option, shape (1, n)."""
+        kinds = state.coordinates
+        if kinds.choices:
+            mean = self._restored(state).mean
+        else:
+            name = "_mean" if "_mean" in state.arrays else f"{_INNER}_mean"
+            mean = np.asarray(state.arrays[name], float)
+        return kinds.hard(mean)[None]
 
     def finished(self, state: EvolutionState) -> str:
         """When the distribution cannot be told from a point."""
         return str(state.reason)
 
-    def _population(self, n: int) -> int:
-        return self.population or 4 + math.floor(3 * math.log(n))
+    def _population(self, kinds: Coordinates) -> int:
+        return self.population or 4 + math.floor(3 * math.log(kinds.variables))
 
-    def _library(self, u0: np.ndarray, grid: np.ndarray) -> Any:
+    def _library(self, u0: np.ndarray, kinds: Coordinates) -> Any:
         """A fresh object of the library."""
-        n = u0.size
+        n, size = u0.size, self._population(kinds)
+        if kinds.choices:
+            return Mixed(u0, self.sigma, kinds, size)
         common = {
             "mean": np.array(u0, float),
             "sigma": self.sigma,
             "bounds": np.tile([0.0, 1.0], (n, 1)),
-            "population_size": self._population(n),
+            "population_size": size,
             # Beyond that a sample is clipped to the cube: near a corner most would be
             # drawn in vain.
             "n_max_resampling": 10,
@@ -208,12 +214,12 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         }
         if self.diagonal:
             return cmaes.SepCMA(**common)
-        if np.any(grid > 0):
-            return cmaes.CMAwM(steps=np.array(grid), **common)
+        if len(kinds.whole):
+            return cmaes.CMAwM(steps=np.array(kinds.grid), **common)
         return cmaes.CMA(lr_adapt=self.lr_adapt, **common)
 
     def _restored(self, state: EvolutionState) -> Any:
-        return _load(self._library(state.u0, state.grid), state.arrays)
+        return _load(self._library(state.u0, state.coordinates), state.arrays)
 
 
 def _answered(
@@ -242,6 +248,8 @@ def _numbers(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def _dump(library: Any) -> dict[str, Any]:
     """The library's object as named numbers, always the same names."""
+    if isinstance(library, Mixed):
+        return library.dump()
     inner = getattr(library, "_cma", None)
     if inner is None:
         arrays = _numbers(library.__getstate__())
@@ -255,6 +263,9 @@ def _dump(library: Any) -> dict[str, Any]:
 
 def _load(library: Any, arrays: dict[str, Any]) -> Any:
     """A fresh object with the numbers of `_dump`, each in its own type."""
+    if isinstance(library, Mixed):
+        library.load(arrays)
+        return library
     inner = getattr(library, "_cma", None)
     if inner is not None:
         part = {k.removeprefix(_INNER): v for k, v in arrays.items() if _INNER in k}

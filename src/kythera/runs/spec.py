@@ -51,7 +51,7 @@ NAME_OF = {
     type(None): "none",
 }
 DEVICES = ("cpu", "gpu", "tpu")
-ALIASES = {"random": "RandomSearch", "cmaes": "Evolution"}
+ALIASES = {"random": "RandomSearch", "cmaes": "Evolution", "ppo": "Policy"}
 NEEDS_PYTHON = ("Gradient", "from_optax")  # what no text can name
 
 

@@ -10,6 +10,18 @@ from kythera.testing.engines import (
 from kythera.testing.engines import (
     check_optimiser as check_optimiser,
 )
+from kythera.testing.fronts import (
+    dtlz2 as dtlz2,
+)
+from kythera.testing.fronts import (
+    straw_tracker as straw_tracker,
+)
+from kythera.testing.fronts import (
+    straws as straws,
+)
+from kythera.testing.fronts import (
+    two_spheres as two_spheres,
+)
 from kythera.testing.instruments import (
     check_instrument as check_instrument,
 )

@@ -38,15 +38,9 @@ def export(result: Result, url: str, name: str, *, terms: bool = False) -> "Stud
 
     Raises:
         StoreError: there is a study of that name, or the storage cannot be used.
-        UnsupportedError: Optuna is not installed.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise errors.UnsupportedError(
-            "The export needs Optuna, which is not installed. "
-            "Install it: pip install 'kythera[optuna]'."
-        ) from error
+    import optuna
+
     record, place = result.record, address(url)
     objectives = record["terms"] if terms and record["terms"] else ["total"]
     minimise = [optuna.study.StudyDirection.MINIMIZE]
