@@ -1,0 +1,344 @@
+"""Photons, electrons and pions, and what they leave in each layer of a stack."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from kythera import errors
+from kythera.core import random
+from kythera.core.stage import AbstractPathwiseSimulator, AbstractSource
+from kythera.core.types import Array, Float, Key
+from kythera.instruments.sampling_calorimeter.design import Layers, Stack
+from kythera.physics import showers
+from kythera.units import GeV, mm
+
+KINDS = ("gamma", "e-", "pi+")
+GAMMA, ELECTRON, PION = range(3)
+ELECTROMAGNETIC_REACH = 0.5  # X0, over which a shower's electrons forget their layer
+HADRONIC_REACH = 0.3  # lambda_I, the same for a shower's hadrons
+DRAWS = 6  # normal numbers for each shower, besides one for each layer
+
+
+class Particles(eqx.Module):
+    """Particles that hit the front face at a right angle.
+
+    Args:
+        energy: kinetic, GeV, shape (event,).
+        kind: index into `KINDS`, shape (event,).
+    """
+
+    energy: Float[Array, " event"]
+    kind: Float[Array, " event"]
+
+
+class Beam(AbstractSource[Particles]):
+    """Particles with energies uniform between two bounds, the kinds in turn.
+
+    Args:
+        kinds: names out of `KINDS`; row i has kind i modulo their number, so that each has
+            its equal share.
+        low: GeV.
+        high: GeV.
+    """
+
+    kinds: tuple[str, ...] = eqx.field(static=True, default=("gamma", "pi+"))
+    low: float = 1 * GeV
+    high: float = 20 * GeV
+    primaries: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        """Refuse unknown kinds and energies out of range."""
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise errors.InputError(
+                    f"There is no particle {kind!r}. {errors.nearest(kind, KINDS)}"
+                )
+        if not (self.kinds and 0.5 * GeV <= self.low < self.high <= 150 * GeV):
+            raise errors.InputError(
+                "The showers hold from 0.5 to 150 GeV, with at least one kind, but "
+                f"`kinds` is {self.kinds}, `low` {self.low} and `high` {self.high}."
+            )
+
+    def __call__(self, events: int, *, key: Key) -> Particles:
+        """Draw `events` particles."""
+        u = random.uniform(key, (events,))
+        known = jnp.array([KINDS.index(kind) for kind in self.kinds], float)
+        kind = known[jnp.arange(events) % len(self.kinds)]
+        return Particles(self.low + (self.high - self.low) * u, kind)
+
+
+class Sharing(NamedTuple):
+    """What a design decides before any particle comes.
+
+    Args:
+        t: depth of the layers' edges, X0, shape (layer + 1,).
+        inner: the same in interaction lengths.
+        share: of `showers.electromagnetic_share`, shape (layer,).
+        hadron_share: of `showers.hadronic_share`.
+        grain: GeV, how coarsely an electromagnetic shower's energy is counted in a layer.
+        hadron_grain: the same for hadrons.
+    """
+
+    t: Array
+    inner: Array
+    share: Array
+    hadron_share: Array
+    grain: Array
+    hadron_grain: Array
+
+
+def edges(thickness: Float[Array, " layer"]) -> Float[Array, " edge"]:
+    """Where layers begin and end, the front face at 0."""
+    return jnp.concatenate([jnp.zeros(1), jnp.cumsum(thickness)])
+
+
+def shower_medium(layers: Layers) -> showers.Medium:
+    """The medium that a shower of 5 GeV in lead would see on its way, as one mixture.
+
+    Each layer counts with its part of that shower's energy; a fine periodic stack gives the
+    effective medium of GFlash.
+    """
+    t = layers.thickness / layers.medium.radiation_length
+    seen = contained(_typical(), edges(t), jnp.zeros(1))[:, 0] + 1e-6
+    volume = seen * layers.medium.radiation_length
+    return showers.mixed(layers.medium, volume)
+
+
+def _typical() -> showers.Profile:
+    return showers.Profile(jnp.array(3.6), jnp.array(0.46))
+
+
+def typical_response(stack: Stack) -> Float[Array, " layer"]:
+    """Part of the energy that a typical electron leaves in each layer, shape (layer,)."""
+    layers = stack.layers()
+    t = layers.thickness / layers.medium.radiation_length
+    near = showers.neighbourhood(t, ELECTROMAGNETIC_REACH)
+    share = showers.electromagnetic_share(layers.medium, near)
+    return spread(contained(_typical(), edges(t), jnp.zeros(1)), share)[:, 0]
+
+
+def contained(
+    profile: showers.Profile, edge: Float[Array, " edge"], begin: Array
+) -> Float[Array, "layer event"]:
+    """Part of the energy in each layer, of showers that begin at some depth.
+
+    Args:
+        profile: of the showers.
+        edge: depth of the layers' edges, the front face first; no shower begins before it.
+        begin: where each shower begins, in the same unit, shape (event,).
+    """
+    before = profile.contained(edge[1:, None] - begin)
+    parts = jnp.diff(before, axis=0, prepend=jnp.zeros_like(before[:1]))
+    return jnp.maximum(parts, 0.0)  # rounding
+
+
+def spread(
+    parts: Float[Array, "layer event"], share: Float[Array, " layer"]
+) -> Float[Array, "layer event"]:
+    """Energy in each layer of showers that share it so, their sums kept."""
+    total = jnp.sum(parts, 0)
+    shared = parts * share[:, None]
+    return shared * ((total + 1e-9) / (jnp.sum(shared, 0) + 1e-9))
+
+
+class ShowerModel(AbstractPathwiseSimulator[Stack, Particles, Array]):
+    """Energy deposited in each layer, GeV, shape (event, layer), by parametrised showers.
+
+    Absorbers and active layers in turn, as in `Stack.thickness`. Differentiable in
+    thicknesses and weights of materials. What is neglected: `reference.md`.
+
+    Args:
+        sampling: coefficient a of the sampling fluctuations, sigma^2 = a^2 d e (1 - s) for
+            an energy e in a layer of thickness d (in mm) around which active layers have the
+            share s: sigma / E = 2.7% sqrt(d / f_samp) / sqrt(E) of a fine stack.
+        hadronic_sampling: the same for hadrons.
+        visible: part of the energy of a hadronic shower, less its neutral pions, that is
+            deposited at all; nuclear binding, neutrons and neutrinos take the rest.
+        visible_spread: its relative fluctuation at 1 GeV; falls with 1 / sqrt(E).
+        neutral_spread: of `showers.electromagnetic_fraction`.
+    """
+
+    references = (
+        "G. Grindhammer, S. Peters, hep-ex/0001020",
+        "R. K. Bock, T. Hansl-Kozanecka, T. P. Shah, Nucl. Instrum. Meth. 186 (1981) 533",
+        "D. E. Groom, Nucl. Instrum. Meth. A 572 (2007) 633",
+        "M. Livan, R. Wigmans, Calorimetry for Collider Physics, Springer 2019",
+    )
+    sampling: float = 0.027
+    hadronic_sampling: float = 0.076
+    visible: float = 0.7
+    visible_spread: float = 0.4
+    neutral_spread: float = 0.6
+
+    def __call__(
+        self, design: Stack, x: Particles, *, key: Key
+    ) -> Float[Array, "event layer"]:
+        """Deposits of every particle, GeV."""
+        layers = design.layers()
+        sharing = self._sharing(layers)
+        events, count = x.energy.shape[0], layers.thickness.shape[0]
+        normal = random.normal(key, (DRAWS + count, events))
+        first = (normal[0] ** 2 + normal[1] ** 2) / 2  # an exponential number
+        mip, left, begin, inner = _before(layers, x, first)
+        soft, energy = self._electromagnetic(layers, x, left, normal[2:5])
+        deposit = energy * spread(contained(soft, sharing.t, begin), sharing.share)
+        hard = showers.pion_profiles(left)[1]
+        unseen = self.visible_spread / jnp.sqrt(1 + left)
+        factor = self.visible * jnp.exp(unseen * normal[5] - unseen**2 / 2)
+        rest = (left - energy) * factor * (x.kind == PION)
+        hadronic = mip + rest * spread(
+            contained(hard, sharing.inner, inner), sharing.hadron_share
+        )
+        variance = sharing.grain[:, None] * deposit
+        variance = variance + sharing.hadron_grain[:, None] * hadronic
+        return _grainy(deposit + hadronic, variance, normal[DRAWS:]).T
+
+    def _sharing(self, layers: Layers) -> Sharing:
+        medium, active = layers.medium, jnp.asarray(layers.is_active, float)
+        t = layers.thickness / medium.radiation_length
+        inner = layers.thickness / medium.interaction_length
+        near = showers.neighbourhood(t, ELECTROMAGNETIC_REACH)
+        far = showers.neighbourhood(inner, HADRONIC_REACH)
+        loss = medium.ionisation * medium.interaction_length
+        seen = (
+            near @ (active * medium.critical_energy) / (near @ medium.critical_energy)
+        )
+        seen_hadronic = far @ (active * loss) / (far @ loss)
+        # A particle crosses no more of a layer than about one radiation length.
+        thick = layers.thickness / (1 + t) / mm
+        return Sharing(
+            edges(t),
+            edges(inner),
+            showers.electromagnetic_share(medium, near),
+            showers.hadronic_share(medium, far),
+            self.sampling**2 * thick * (1 - seen),
+            self.hadronic_sampling**2 * thick * (1 - seen_hadronic),
+        )
+
+    def _electromagnetic(
+        self, layers: Layers, x: Particles, left: Array, normal: Array
+    ) -> tuple[showers.Profile, Array]:
+        """Profile and energy of the electromagnetic part of each shower, shape (event,).
+
+        A photon is two electrons of half of its energy from where it converts.
+        """
+        pair = jnp.where(x.kind == GAMMA, 2.0, 1.0)
+        medium = shower_medium(layers)
+        light = showers.electron_profile(x.energy / pair, medium, normal[:2], pair)
+        pion = showers.pion_profiles(left)[0]
+        neutral = showers.electromagnetic_fraction(left, normal[2], self.neutral_spread)
+        is_pion = x.kind == PION
+        chosen = [jnp.where(is_pion, p, q) for p, q in zip(pion, light)]
+        return showers.Profile(*chosen), jnp.where(is_pion, neutral * left, x.energy)
+
+
+def _before(
+    layers: Layers, x: Particles, first: Array
+) -> tuple[Array, Array, Array, Array]:
+    """What happens before the shower: ionisation, and where it begins.
+
+    A photon converts after 9/7 X0 on average, a pion interacts after one interaction
+    length and ionises on its way; where that costs all its energy it stops.
+
+    Args:
+        layers: the stack.
+        x: the particles.
+        first: an exponential number of mean 1 for each.
+
+    Returns:
+        ionisation in each layer, GeV, (layer, event); energy left, GeV; where the shower
+        begins, X0 and lambda_I from the front, all of shape (event,). Beyond the stack a
+        pion has no shower: it begins behind the last edge.
+    """
+    medium = layers.medium
+    inner = layers.thickness / medium.interaction_length
+    way = jnp.clip(first - edges(inner)[:-1, None], 0.0, inner[:, None])  # in lambda_I
+    loss = (medium.interaction_length * medium.ionisation)[:, None] * way
+    lost = jnp.minimum(jnp.tril(jnp.ones((len(inner),) * 2)) @ loss, x.energy)
+    lost = lost * (x.kind == PION)
+    pion = (medium.interaction_length / medium.radiation_length) @ way
+    begin = jnp.where(x.kind == GAMMA, 9 / 7 * first, 0.0)
+    begin = jnp.where(x.kind == PION, pion, begin)
+    mip = jnp.diff(lost, axis=0, prepend=jnp.zeros_like(lost[:1]))
+    return mip, x.energy - lost[-1], begin, first
+
+
+def _grainy(energy: Array, variance: Array, normal: Array) -> Array:
+    """A positive random number of that mean, and of that variance where it is small.
+
+    e (1 + z sqrt(r) / 2)^2 / (1 + r / 4) with r = v / (e^2 + v): the mean is e exactly, the
+    variance v (1 + O(v / e^2)).
+    """
+    r = variance / (energy**2 + variance + 1e-12)
+    root = jnp.sqrt(r + 1e-8)
+    return energy * (1 + root * normal / 2) ** 2 / (1 + root**2 / 4)
+
+
+class RecordedShowers(eqx.Module):
+    """Showers in a finely sliced block, from any simulator.
+
+    Args:
+        particles: who made them.
+        slices: energy in each slice along the beam, GeV, shape (event, slice).
+    """
+
+    particles: Particles
+    slices: Float[Array, "event slice"]
+
+
+class Recorded(AbstractSource[RecordedShowers]):
+    """Draws recorded showers, with replacement: no new primaries are simulated.
+
+    Args:
+        energy: of the primaries, GeV, shape (shower,).
+        kind: index into `KINDS`, shape (shower,).
+        slices: energy in each slice along the beam, GeV, shape (shower, slice).
+
+    Raises:
+        InputError: shapes that do not belong together.
+    """
+
+    energy: Float[Array, " shower"]
+    kind: Float[Array, " shower"]
+    slices: Float[Array, "shower slice"]
+    primaries: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        """Refuse shapes that do not belong together."""
+        shapes = [jnp.shape(v) for v in (self.energy, self.kind, self.slices)]
+        if len(shapes[2]) != 2 or shapes[0] != shapes[1] or shapes[0] != shapes[2][:1]:
+            raise errors.InputError(
+                "Recorded showers need energies and kinds of shape (shower,) and slices of "
+                f"shape (shower, slice), but have {shapes}. Give one row for each shower."
+            )
+
+    def __call__(self, events: int, *, key: Key) -> RecordedShowers:
+        """Draw `events` rows."""
+        row = jax.random.randint(key, (events,), 0, self.energy.shape[0])
+        truth = Particles(self.energy[row], self.kind[row])
+        return RecordedShowers(truth, self.slices[row])
+
+
+class Resummed(AbstractPathwiseSimulator[Stack, RecordedShowers, Array]):
+    """Deposits of a longitudinal layout, summed anew from one finely sliced block.
+
+    The layers of the design are cut out of the block, which they are all made of: its
+    material choices do not count, "absorbers" are what is not read out. Energy is uniform
+    within a slice, so that the result is differentiable in all thicknesses; what lies
+    behind the block is empty.
+
+    Args:
+        step: thickness of a slice, m.
+    """
+
+    step: float
+
+    def __call__(
+        self, design: Stack, x: RecordedShowers, *, key: Key
+    ) -> Float[Array, "event layer"]:
+        """Deposits of every shower, GeV, shape (event, layer)."""
+        where = edges(design.thickness)[:, None] / self.step
+        covered = jnp.clip(where - jnp.arange(x.slices.shape[1]), 0.0, 1.0)
+        return x.slices @ jnp.diff(covered, axis=0).T
