@@ -18,7 +18,7 @@ from kythera.instruments.sampling_calorimeter.reconstruction import (
     ActiveDeposits,
     CalibratedError,
 )
-from kythera.instruments.sampling_calorimeter.simulator import Beam, ShowerModel
+from kythera.instruments.sampling_calorimeter.simulator import ParticleBeam, ShowerModel
 from kythera.units import GeV, cm
 
 # AIDO's start: thicknesses in cm, and the materials that it gives 99%.
@@ -142,13 +142,15 @@ def problem(
             f"Limits must be > 0, but `max_length` is {max_length} m and `max_cost` "
             f"{max_cost}. AIDO's are 2 m and 200000."
         )
-    kinds = _words(particles)
-    stack = start(pairs, spare, _words(absorbers), _words(actives))
-    check_materials(stack.absorbers, "absorber")
-    check_materials(stack.actives, "active")
+    kinds, absorber_names, active_names = map(_words, (particles, absorbers, actives))
+    check_materials(absorber_names, "absorber")
+    check_materials(active_names, "active")
+    stack = start(pairs, spare, absorber_names, active_names)
     return Problem(
         space=space(stack, WithinLimits(max_length, max_cost), spare),
-        pipeline=Pipeline(Beam(kinds, low, high), ShowerModel(), ActiveDeposits()),
+        pipeline=Pipeline(
+            ParticleBeam(kinds, low, high), ShowerModel(), ActiveDeposits()
+        ),
         objective=CalibratedError(kinds, relative=objective == "resolution"),
         events=events,
         draw=draw,
