@@ -24,7 +24,7 @@ from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.pathwise import Pathwise
 from kythera.estimators.score_function import ScoreFunction
 from kythera.estimators.spread import Spread
-from kythera.instruments import muon_portal, telescope
+from kythera.instruments import muon_portal, sampling_calorimeter, telescope
 from kythera.instruments.muon_portal import (
     imaging,
     inference,
@@ -33,6 +33,8 @@ from kythera.instruments.muon_portal import (
     x0_map,
 )
 from kythera.instruments.muon_portal.reconstruction import TrackFits
+from kythera.instruments.sampling_calorimeter import reconstruction as calibration
+from kythera.instruments.sampling_calorimeter import simulator as showers
 from kythera.instruments.telescope.design import Telescope
 from kythera.instruments.telescope.problem import SlopeError
 from kythera.instruments.telescope.reconstruction import LineFit
@@ -45,7 +47,7 @@ from kythera.optimisers.random_search import RandomSearch
 from kythera.stages.simulators import host
 from kythera.testing import Point, noisy_sphere, textbook
 
-from . import objectives, portal
+from . import calorimeter, objectives, portal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +161,8 @@ SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     host.Rows: host.Rows,
     textbook.Nothing: textbook.Nothing,
     scenes.Scanned: portal.source,
+    showers.ParticleBeam: calorimeter.beam,
+    showers.Recorded: calorimeter.recorded,
 }
 
 STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
@@ -192,6 +196,15 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     inference.FillLevel: lambda: Bench(
         inference.FillLevel(portal.GRID), (None,), portal.image
     ),
+    showers.ShowerModel: lambda: Bench(
+        showers.ShowerModel(), calorimeter.stacks(), calorimeter.particles, rows=60
+    ),
+    showers.Resummed: lambda: Bench(
+        showers.Resummed(0.0075), calorimeter.stacks()[:1], calorimeter.block, rows=60
+    ),
+    calibration.ActiveDeposits: lambda: Bench(
+        calibration.ActiveDeposits(), calorimeter.stacks()[:1], _normal((4,))
+    ),
     host._HostCalls: lambda: _bench_of(_function_problem()),
     host._TracedCalls: lambda: _bench_of(
         _traced_problem(), {"a": jnp.array(0.0), "b": jnp.array(0.0)}
@@ -218,6 +231,7 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     objective.Budget: lambda: _with(objective.Budget(_length, 1.0)),
     objective.AtMost: lambda: _with(objective.AtMost("length", _length, 1.0)),
     **portal.GOALS,
+    calibration.CalibratedError: calorimeter.calibrated,
 }
 
 ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
@@ -313,6 +327,15 @@ INSTRUMENTS: dict[str, Callable[[], tuple[Problem, dict[str, Any]]]] = {
     "telescope": lambda: (
         telescope.problem(),
         {"optimiser": adam(0.02), "factor": 9.0, "max_trials": 100},
+    ),
+    "sampling_calorimeter": lambda: (
+        sampling_calorimeter.problem(events=4096),
+        {
+            "optimiser": adam(0.03, schedule=60),
+            "factor": 1.5,
+            "max_trials": 60,
+            "report_events": 20_000,
+        },
     ),
     "muon_portal": lambda: (
         # In 30 s little is gained, and 1024 cargoes cannot show so little in the counted
