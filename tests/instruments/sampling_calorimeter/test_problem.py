@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kythera import testing
+from kythera.core.compilation import jit
 from kythera.core.measure import evaluate
 from kythera.instruments import sampling_calorimeter
 from kythera.instruments.sampling_calorimeter.design import cost, length
@@ -59,11 +60,13 @@ def test_the_calibration_is_least_squares():
     assert float(got) == pytest.approx(want, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_objectives_measure_the_same_calibration(problem):
     """Both kinds of objective against NumPy's least squares on the same events."""
     key = jax.random.key(5)
-    trace = problem.pipeline(
-        problem.space.decode(problem.space.start), 500, key=jax.random.fold_in(key, 0)
+    stack = problem.space.decode(problem.space.start)
+    trace = jit(lambda k: problem.pipeline(stack, 500, key=jax.random.fold_in(k, 0)))(
+        key
     )
     relative = sampling_calorimeter.problem(events=500, objective="resolution")
     u = np.asarray(problem.space.start)[None]
@@ -73,6 +76,7 @@ def test_objectives_measure_the_same_calibration(problem):
             here = np.asarray(trace.truth.kind) == index
             energy = np.asarray(trace.truth.energy, float)[here]
             x = np.asarray(trace.result, float)[here]
+            x = x[:, x.std(0) > 1e-3]  # no photon reaches the last layers
             x = np.concatenate([np.ones((len(x), 1)), x], 1)
             w = 1 / energy if chosen is relative else 1 / np.sqrt(energy + 1)
             fit, *_ = np.linalg.lstsq(x * w[:, None], energy * w, rcond=None)

@@ -9,20 +9,21 @@ import pytest
 
 from kythera import errors
 from kythera.core.compilation import jit
+from kythera.core.measure import evaluate
 from kythera.instruments import sampling_calorimeter
 from kythera.instruments.sampling_calorimeter.simulator import (
     KINDS,
     ParticleBeam,
     Particles,
     Recorded,
+    RecordedShowers,
     Resummed,
     ShowerModel,
-    typical_response,
 )
 from kythera.units import GeV, cm, mm
 
 simulate = jit(lambda model, stack, x, key: model(stack, x, key=key))
-EVENTS = 4000
+EVENTS = 2000
 
 
 def particles(kind, energy, events=EVENTS):
@@ -31,9 +32,14 @@ def particles(kind, energy, events=EVENTS):
     )
 
 
-def seen(stack, kind, energy, key, **model):
+def model(sampling=0.027):
+    """Its numbers as arrays: another one compiles nothing anew."""
+    return jax.tree.map(jnp.asarray, ShowerModel(sampling=sampling))
+
+
+def seen(stack, kind, energy, key, sampling=0.027):
     """Energy in all active layers, and in all layers, GeV."""
-    deposit = simulate(ShowerModel(**model), stack, particles(kind, energy), key)
+    deposit = simulate(model(sampling), stack, particles(kind, energy), key)
     deposit = np.asarray(deposit, float)
     assert deposit.min() >= 0
     return deposit[:, 1::2].sum(1), deposit.sum(1)
@@ -64,9 +70,8 @@ def test_a_deep_crystal_sees_everything(fine, getkey):
 
 def test_energy_is_kept_without_fluctuations(fine, getkey):
     stack = fine("lead", 3, "polystyrene", 5, 100)
-    still = {"sampling": 0.0}
     for kind in ("e-", "gamma"):
-        _, total = seen(stack, kind, 3.0, getkey(), **still)
+        _, total = seen(stack, kind, 3.0, getkey(), sampling=0.0)
         assert total.mean() == pytest.approx(3.0, rel=0.003)
         assert total.max() <= 3.0 * (1 + 1e-3)
 
@@ -76,7 +81,7 @@ def test_photons_begin_deeper_than_electrons(shashlik, getkey):
     depth = {}
     t = np.cumsum(np.asarray(shashlik.thickness)) / (16.4 * mm)
     for kind in ("e-", "gamma"):
-        deposit = simulate(ShowerModel(), shashlik, particles(kind, 10.0), getkey())
+        deposit = simulate(model(), shashlik, particles(kind, 10.0), getkey())
         mean = np.asarray(deposit, float).mean(0)
         depth[kind] = np.sum(mean * t) / np.sum(mean)
     assert depth["gamma"] - depth["e-"] == pytest.approx(0.8, abs=0.4)
@@ -105,75 +110,67 @@ def test_a_pion_that_does_not_interact_ionises(fine, getkey):
     assert np.median(active) == pytest.approx(5 * 2.05e-3, rel=0.1)
     range_out = fine("lead", 0, "lead_tungstate", 1000, 2)
     _, total = seen(range_out, "pi+", 0.6, getkey())
-    assert total.max() <= 0.6 * 1.7  # no more than it had, but for the fluctuations
+    assert total.max() <= 0.6 * (1 + 1e-3)
+    assert np.mean(total > 0.599) > 0.05  # those that stop without a shower
 
 
-def test_half_a_material_lies_between(fine, getkey):
+def test_half_a_material_lies_between():
     """Weights mix a layer in its volume: radiation lengths add up."""
-    stack = fine("lead", 10, "polystyrene", 5, 2)
-    half = jnp.tile(jnp.array([0.5, 0.5]), (2, 1))
-    mixed = dataclasses.replace(stack, absorber_material=half)
-    x0 = np.asarray(mixed.layers().medium.radiation_length)[::2]
-    np.testing.assert_allclose(x0, 2 / (1 / 0.005612 + 1 / 0.014353), rtol=1e-3)
-    response = np.asarray(typical_response(mixed))
-    assert 0 < response.sum() < 1
+    layers = jit(lambda problem: problem.space.template.layers())
+    half = sampling_calorimeter.problem().space.with_leaf("absorber_material", 0.5)
+    problem = sampling_calorimeter.problem().replace(space=half)
+    x0 = np.asarray(layers(problem).medium.radiation_length)[::2]
+    np.testing.assert_allclose(x0, 2 / (1 / 5.6123e-3 + 1 / 17.577e-3), rtol=1e-3)
 
 
-def test_absent_layers_leave_nothing_and_change_nothing(fine, getkey):
-    stack = fine("iron", 20, "polystyrene", 10, 5)
-    key = getkey()
-    fewer = dataclasses.replace(stack, pairs=jnp.array(3.0))
-    deposit = np.asarray(simulate(ShowerModel(), fewer, particles("e-", 5.0, 50), key))
-    assert np.all(deposit[:, 6:] < 1e-6)
+def test_absent_layers_leave_nothing(fine, getkey):
+    stack = dataclasses.replace(
+        fine("iron", 20, "polystyrene", 10, 3), pairs=jnp.array(2.5)
+    )
+    deposit = simulate(model(), stack, particles("e-", 5.0), getkey())
+    assert np.all(np.asarray(deposit)[:, 6:] < 1e-6)
+    assert np.all(np.asarray(deposit).mean(0)[:6] > 0)
+    t = np.asarray(stack.thickness)[:8]
+    np.testing.assert_allclose(
+        t, [0.02, 0.01, 0.02, 0.01, 0.01, 0.005, 0, 0], atol=1e-7
+    )
 
-    def loss(stack):
-        x = particles("pi+", 5.0, 50)
-        return jnp.sum(ShowerModel()(stack, x, key=key) ** 2)
 
-    absent = dataclasses.replace(stack, absorber=stack.absorber.at[1].set(0.0))
-    for design in (fewer, absent):
-        slopes = jit(jax.grad(loss))(design)
-        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
+def test_gradients_are_finite_where_layers_are_absent(getkey):
+    problem = sampling_calorimeter.problem(spare=1, events=100)
+    start = problem.space.start
+    empty = start.at[jnp.array([0, 5])].set(0.0)  # an absorber, an active layer
+    for u in (start, empty, jnp.zeros_like(start)):
+        [found] = evaluate(problem, "pathwise", (u[None], getkey()[None]))
+        assert not found.cause
+        assert np.all(np.isfinite(found.total.gradient))
 
 
 def test_resumming_a_block_gives_any_layout(fine, getkey):
     """A homogeneous block in slices of 2 mm holds every layout of the same material."""
-    block = fine("lead_tungstate", 2, "lead_tungstate", 2, 60)
+    block = fine("lead_tungstate", 2, "lead_tungstate", 2, 100)
     key = getkey()
-    truth = ParticleBeam(("e-",))(300, key=key)
-    slices = simulate(ShowerModel(), block, truth, key)
+    truth = particles("e-", 3.0)
+    slices = simulate(model(), block, truth, key)
     record = Recorded(truth.energy, truth.kind, slices)(300, key=getkey())
+    empty = fine("lead_tungstate", 0, "lead_tungstate", 0, 2)
     layout = dataclasses.replace(
-        fine("lead", 0, "polystyrene", 0, 2),
-        absorber=jnp.array([10 * mm, 31 * mm]),
-        active=jnp.array([40 * mm, 60 * mm]),
+        empty,
+        absorber=empty.absorber.at[:2].set(jnp.array([10 * mm, 31 * mm])),
+        active=empty.active.at[:2].set(jnp.array([40 * mm, 60 * mm])),
     )
-    got = np.asarray(Resummed(2 * mm)(layout, record, key=key))
+    got = np.asarray(Resummed(2 * mm)(layout, record, key=key))[:, :4]
     rows = np.asarray(record.slices)
-    want = [rows[:, :5], rows[:, 5:25], rows[:, 25:40], rows[:, 41:70]]
-    sums = [w.sum(1) for w in want]
-    sums[2] += rows[:, 40] / 2
-    sums[3] += (rows[:, 40] + rows[:, 70]) / 2
-    np.testing.assert_allclose(got, np.stack(sums, 1), rtol=1e-4, atol=1e-5)
+    want = [rows[:, a:b].sum(1) for a, b in ((0, 5), (5, 25), (25, 40), (41, 70))]
+    want[2] = want[2] + rows[:, 40] / 2
+    want[3] = want[3] + (rows[:, 40] + rows[:, 70]) / 2
+    np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-4, atol=1e-5)
     # The same showers, simulated in that layout: the mean of each layer.
-    cut = dataclasses.replace(
-        fine("lead_tungstate", 0, "lead_tungstate", 0, 2),
-        absorber=layout.absorber,
-        active=layout.active,
-    )
-    direct = np.asarray(simulate(ShowerModel(), cut, truth, key)).mean(0)
+    direct = np.asarray(simulate(model(), layout, truth, key)).mean(0)
+    resummed = Resummed(2 * mm)(layout, RecordedShowers(truth, slices), key=key)
     np.testing.assert_allclose(
-        np.asarray(Resummed(2 * mm)(layout, _all(truth, slices), key=key)).mean(0),
-        direct,
-        rtol=0.02,
-        atol=0.01,
+        np.asarray(resummed).mean(0), direct, rtol=0.02, atol=0.01
     )
-
-
-def _all(truth, slices):
-    from kythera.instruments.sampling_calorimeter.simulator import RecordedShowers
-
-    return RecordedShowers(truth, slices)
 
 
 def test_bad_input_is_refused():

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,9 @@ TRUNCATED_RMS = 0.93460
 
 
 @contextmanager
-def tables(folder: Path | None) -> Iterator[Path]:
+def tables(
+    folder: Path | None, elements: Sequence[int] = (1, 26, 82)
+) -> Iterator[Path]:
     """The folder with Geant4's tables; without one, generate it for the while."""
     if folder is not None:
         yield folder.resolve()
@@ -57,9 +59,7 @@ def tables(folder: Path | None) -> Iterator[Path]:
             str(TABLES),
             temporary,
             "--elements",
-            "1",
-            "26",
-            "82",
+            *map(str, elements),
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         yield Path(temporary)

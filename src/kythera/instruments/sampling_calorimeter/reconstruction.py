@@ -16,6 +16,7 @@ from kythera.instruments.sampling_calorimeter.simulator import (
     RecordedShowers,
     typical_response,
 )
+from kythera.units import MeV
 
 
 class ActiveDeposits(AbstractStage[Stack, Array, Array]):
@@ -87,15 +88,21 @@ class CalibratedError(AbstractObjective):
         return Score(terms)
 
 
-def left_over(square: Array, cross: Array, matrix: Array) -> Array:
-    """min over c of <(y - c x)^2> = <y^2> - <x y> <x x>^-1 <x y>, never negative.
+def left_over(
+    square: Array, cross: Array, matrix: Array, noise: float = 1 * MeV
+) -> Array:
+    """min over c of <w (y - c x)^2> = <w y^2> - <w x y> <w x x>^-1 <w x y>, never negative.
 
     Args:
-        square: <y^2>, a number.
-        cross: <x y>, shape (k,).
-        matrix: <x x>, shape (k, k); a feature that is always zero does no harm.
+        square: <w y^2>, a number.
+        cross: <w x y>, shape (k,).
+        matrix: <w x x>, shape (k, k); the first feature is 1.
+        noise: standard deviation of noise that the other features are thought to have, so
+            that a layer that no energy reaches does no harm.
     """
-    scale = jnp.sqrt(jnp.diag(matrix) + 1e-12)
+    floor = noise**2 * matrix[0, 0] * (jnp.arange(cross.size) > 0)
+    matrix = matrix + jnp.diag(floor)
+    scale = jnp.sqrt(jnp.diag(matrix))
     unit = matrix / scale[:, None] / scale + 1e-6 * jnp.eye(scale.size)
     cross = cross / scale
     return jnp.maximum(square - cross @ jnp.linalg.solve(unit, cross), 0.0)
