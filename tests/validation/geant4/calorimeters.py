@@ -10,6 +10,9 @@ standard errors,
 - ``active``: mean part of the energy in all active layers;
 - ``resolution``: the standard deviation of that part, in units of its mean;
 - ``layers``: mean part of the energy in each layer, without errors.
+
+``calorimeters.json`` was put together from one run for each case, of 1 and 5 GeV with 60 to
+240 photons and seeds 1 and 7.
 """
 
 from __future__ import annotations
@@ -125,14 +128,13 @@ def main() -> None:
         for name in arguments.stacks:
             for energy in arguments.energies:
                 seed = arguments.seed + len(cases)
-                events = max(10 * GROUPS, round(arguments.events / energy))
+                events = max(3 * GROUPS, round(arguments.events / energy))
                 start = time.process_time()
                 parts = simulate(name, energy, events, seed)
                 case = {"stack": name, "energy_gev": energy, "events": events}
                 seconds = round(time.process_time() - start, 1)
                 cases.append(case | {"seed": seed, "cpu_s": seconds} | measure(parts))
-    stacks = {name: STACKS[name] for name in arguments.stacks}
-    text = json.dumps(origin | {"stacks": stacks, "cases": cases}, indent=1) + "\n"
+    text = json.dumps(origin | {"cases": cases}, indent=1) + "\n"
     if arguments.out:
         arguments.out.write_text(text)
     else:

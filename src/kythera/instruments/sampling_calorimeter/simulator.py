@@ -12,7 +12,7 @@ from kythera.core.stage import AbstractPathwiseSimulator, AbstractSource
 from kythera.core.types import Array, Float, Key
 from kythera.instruments.sampling_calorimeter.design import Layers, Stack
 from kythera.physics import showers
-from kythera.units import GeV, mm
+from kythera.units import GeV
 
 KINDS = ("gamma", "e-", "pi+")
 GAMMA, ELECTRON, PION = range(3)
@@ -77,8 +77,8 @@ class Sharing(NamedTuple):
         inner: the same in interaction lengths.
         share: of `showers.electromagnetic_share`, shape (layer,).
         hadron_share: of `showers.hadronic_share`.
-        grain: GeV, how coarsely an electromagnetic shower's energy is counted in a layer.
-        hadron_grain: the same for hadrons.
+        grain: energy per independent crossing of a layer, GeV, in electromagnetic showers.
+        hadron_grain: the same in hadronic ones.
     """
 
     t: Array
@@ -145,10 +145,10 @@ class ShowerModel(AbstractPathwiseSimulator[Stack, Particles, Array]):
     thicknesses and weights of materials. What is neglected: `reference.md`.
 
     Args:
-        sampling: coefficient a of the sampling fluctuations, sigma^2 = a^2 d e (1 - s) for
-            an energy e in a layer of thickness d (in mm) around which active layers have the
-            share s: sigma / E = 2.7% sqrt(d / f_samp) / sqrt(E) of a fine stack.
-        hadronic_sampling: the same for hadrons.
+        sampling: what counts as one independent crossing of a layer, in units of what a
+            particle loses in it at a right angle: sigma^2 = sampling * loss * energy, in an
+            electromagnetic shower (0.032 sqrt(loss / E), loss in MeV, is 1.02; Fabjan).
+        hadronic_sampling: the same for hadrons (0.09 sqrt(loss / E); Fabjan).
         visible: part of the energy of a hadronic shower, less its neutral pions, that is
             deposited at all; nuclear binding, neutrons and neutrinos take the rest.
         visible_spread: width of ln s at low energy in its fluctuation visible^s, log-normal
@@ -160,10 +160,10 @@ class ShowerModel(AbstractPathwiseSimulator[Stack, Particles, Array]):
         "G. Grindhammer, S. Peters, hep-ex/0001020",
         "R. K. Bock, T. Hansl-Kozanecka, T. P. Shah, Nucl. Instrum. Meth. 186 (1981) 533",
         "D. E. Groom, Nucl. Instrum. Meth. A 572 (2007) 633",
-        "M. Livan, R. Wigmans, Calorimetry for Collider Physics, Springer 2019",
+        "C. W. Fabjan, Calorimetry in high-energy physics, CERN-EP/85-54",
     )
-    sampling: float = 0.027
-    hadronic_sampling: float = 0.076
+    sampling: float = 0.85
+    hadronic_sampling: float = 8.1
     visible: float = 0.7
     visible_spread: float = 1.1
     neutral_spread: float = 0.6
@@ -187,9 +187,10 @@ class ShowerModel(AbstractPathwiseSimulator[Stack, Particles, Array]):
         factor = self.visible ** jnp.exp(width * normal[5] - width**2 / 2)
         rest = (left - energy) * factor * (x.kind == PION)
         hadronic = mip + rest * spread(before, sharing.hadron_share)
-        variance = sharing.grain[:, None] * deposit
-        variance = variance + sharing.hadron_grain[:, None] * hadronic
-        return _grainy(deposit + hadronic, variance, normal[DRAWS:]).T
+        energy = deposit + hadronic
+        grain = sharing.grain[:, None] * deposit
+        grain = grain + sharing.hadron_grain[:, None] * hadronic
+        return _grainy(energy, grain / (energy + 1e-9), normal[DRAWS:]).T
 
     def _sharing(self, layers: Layers) -> Sharing:
         medium, active = layers.medium, jnp.asarray(layers.is_active, float)
@@ -197,21 +198,17 @@ class ShowerModel(AbstractPathwiseSimulator[Stack, Particles, Array]):
         inner = layers.thickness / medium.interaction_length
         near = showers.neighbourhood(t, ELECTROMAGNETIC_REACH)
         far = showers.neighbourhood(inner, HADRONIC_REACH)
-        loss = medium.ionisation * medium.interaction_length
-        seen = (
-            near @ (active * medium.critical_energy) / (near @ medium.critical_energy)
-        )
-        seen_hadronic = far @ (active * loss) / (far @ loss)
-        # A particle crosses no more of a layer than about one radiation length.
-        thick = layers.thickness / (1 + t) / mm
-        return Sharing(
-            edges(t),
-            edges(inner),
-            showers.electromagnetic_share(medium, near),
-            showers.hadronic_share(medium, far),
-            self.sampling**2 * thick * (1 - seen),
-            self.hadronic_sampling**2 * thick * (1 - seen_hadronic),
-        )
+        share = showers.electromagnetic_share(medium, near)
+        hadron_share = showers.hadronic_share(medium, far)
+        # What a particle loses when it crosses a layer: no more than it has.
+        around = near @ medium.critical_energy
+        loss = medium.ionisation * layers.thickness
+        loss = loss / (1 + 2 * loss / around)
+        # The wider the tracks are scattered, the fewer they are for the same energy.
+        slant = jnp.cos(showers.SCALE_ENERGY / (jnp.pi * around)) ** 2
+        grain = self.sampling * loss / slant * _unseen(near, active, share)
+        coarse = self.hadronic_sampling * loss * _unseen(far, active, hadron_share)
+        return Sharing(edges(t), edges(inner), share, hadron_share, grain, coarse)
 
     def _electromagnetic(
         self, layers: Layers, x: Particles, left: Array, normal: Array
@@ -261,13 +258,27 @@ def _before(
     return mip, x.energy - lost[-1], begin, first
 
 
-def _grainy(energy: Array, variance: Array, normal: Array) -> Array:
-    """A positive random number of that mean, and of that variance where it is small.
+def _unseen(near: Array, active: Array, share: Array) -> Array:
+    """1 - s^2 with the part s of the energy around a layer that active layers get.
 
-    e (1 + z sqrt(r) / 2)^2 / (1 + r / 4) with r = v / (e^2 + v): the mean is e exactly, the
-    variance v (1 + O(v / e^2)).
+    Nothing fluctuates where everything is seen.
     """
-    r = variance / (energy**2 + variance + 1e-12)
+    return 1 - (near @ (active * share) / (near @ share)) ** 2
+
+
+def _grainy(energy: Array, grain: Array, normal: Array) -> Array:
+    """A positive random number of that mean, in which each grain counts by itself.
+
+    e (1 + z sqrt(r) / 2)^2 / (1 + r / 4) with r = 4 sqrt(1 + q / 2) - 4, q = g / e: the mean
+    is e exactly, the variance g e / (1 + q / 2).
+
+    Args:
+        energy: e, GeV.
+        grain: g, GeV: e / g is the number of crossings that make up e.
+        normal: a standard normal number z for each.
+    """
+    q = grain / (energy + 1e-9)
+    r = 2 * q / (jnp.sqrt(1 + q / 2) + 1)
     root = jnp.sqrt(r + 1e-8)
     return energy * (1 + root * normal / 2) ** 2 / (1 + root**2 / 4)
 
