@@ -139,6 +139,7 @@ def test_absent_layers_leave_nothing(fine, getkey):
     )
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_layers_are_absent(getkey):
     problem = sampling_calorimeter.problem(spare=1, events=100)
     start = problem.space.start

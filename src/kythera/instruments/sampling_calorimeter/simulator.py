@@ -152,7 +152,7 @@ class ShowerModel(AbstractPathwiseSimulator[Stack, Particles, Array]):
         visible: part of the energy of a hadronic shower, less its neutral pions, that is
             deposited at all; nuclear binding, neutrons and neutrinos take the rest.
         visible_spread: width of ln s at low energy in its fluctuation visible^s, log-normal
-            with mean 1; falls with 1 / sqrt(1 + E). (1.1 is 0.4 of `visible`.)
+            with mean 1; falls with 1 / sqrt(1 + E).
         neutral_spread: of `showers.electromagnetic_fraction`.
     """
 
@@ -165,7 +165,7 @@ class ShowerModel(AbstractPathwiseSimulator[Stack, Particles, Array]):
     sampling: float = 0.85
     hadronic_sampling: float = 8.1
     visible: float = 0.7
-    visible_spread: float = 1.1
+    visible_spread: float = 2.4
     neutral_spread: float = 0.6
 
     def __call__(
