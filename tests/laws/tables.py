@@ -32,7 +32,7 @@ from kythera.estimators.randomised import RandomisedDesign
 from kythera.estimators.retrain import Retrain
 from kythera.estimators.score_function import ScoreFunction
 from kythera.estimators.spread import Spread
-from kythera.instruments import muon_portal, telescope
+from kythera.instruments import muon_portal, sampling_calorimeter, telescope
 from kythera.instruments.muon_portal import (
     imaging,
     inference,
@@ -41,6 +41,8 @@ from kythera.instruments.muon_portal import (
     x0_map,
 )
 from kythera.instruments.muon_portal.reconstruction import TrackFits
+from kythera.instruments.sampling_calorimeter import reconstruction as calibration
+from kythera.instruments.sampling_calorimeter import simulator as stack
 from kythera.instruments.telescope.design import Telescope
 from kythera.instruments.telescope.problem import SlopeError
 from kythera.instruments.telescope.reconstruction import LineFit
@@ -67,7 +69,7 @@ from kythera.testing import (
     textbook,
 )
 
-from . import objectives, portal
+from . import calorimeter, objectives, portal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +280,8 @@ SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     scenes.Scanned: portal.source,
     pythia8.Pythia8: lambda: pythia8.Pythia8(_HADRONIC_Z, particles=150),
     gun.ParticleGun: lambda: gun.ParticleGun(22, (1.0, 20.0)),
+    stack.ParticleBeam: calorimeter.beam,
+    stack.Recorded: calorimeter.recorded,
 }
 
 STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
@@ -332,6 +336,15 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     decisions.Walk: lambda: _problem_bench(decisions.walk(), [1.0]),
     decisions.Poisson: lambda: _problem_bench(decisions.poisson(), [9.0]),
     showers.Shower: lambda: _problem_bench(showers.shower("split"), [0.0]),
+    stack.ShowerModel: lambda: Bench(
+        stack.ShowerModel(), calorimeter.stacks(), calorimeter.particles, rows=60
+    ),
+    stack.Resummed: lambda: Bench(
+        stack.Resummed(0.0075), calorimeter.stacks()[:1], calorimeter.block, rows=60
+    ),
+    calibration.ActiveDeposits: lambda: Bench(
+        calibration.ActiveDeposits(), calorimeter.stacks()[:1], _normal((4,))
+    ),
     host._HostCalls: lambda: _bench_of(_function_problem()),
     host._TracedCalls: lambda: _bench_of(
         _traced_problem(), {"a": jnp.array(0.0), "b": jnp.array(0.0)}
@@ -359,6 +372,7 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     objective.Budget: lambda: _with(objective.Budget(_length, 1.0)),
     objective.AtMost: lambda: _with(objective.AtMost("length", _length, 1.0)),
     **portal.GOALS,
+    calibration.CalibratedError: calorimeter.calibrated,
 }
 
 ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
@@ -576,6 +590,15 @@ INSTRUMENTS: dict[str, Callable[[], tuple[Problem, dict[str, Any]]]] = {
     "telescope": lambda: (
         telescope.problem(),
         {"optimiser": adam(0.02), "factor": 9.0, "max_trials": 100},
+    ),
+    "sampling_calorimeter": lambda: (
+        sampling_calorimeter.problem(events=4096),
+        {
+            "optimiser": adam(0.03, schedule=60),
+            "factor": 1.5,
+            "max_trials": 60,
+            "report_events": 20_000,
+        },
     ),
     "muon_portal": lambda: (
         # In 30 s little is gained, and 1024 cargoes cannot show so little in the counted

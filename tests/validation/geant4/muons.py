@@ -26,7 +26,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,15 @@ TRUNCATED_RMS = 0.93460
 
 
 @contextmanager
-def tables(folder: Path | None) -> Iterator[Path]:
+def tables(
+    folder: Path | None, elements: Sequence[int] = (1, 26, 82)
+) -> Iterator[Path]:
     """The folder with Geant4's tables; without one, generate it for the while."""
     if folder is not None:
         yield folder.resolve()
         return
     with tempfile.TemporaryDirectory() as temporary:
-        geant4_tables.write(Path(temporary), (1, 26, 82))
+        geant4_tables.write(Path(temporary), elements)
         yield Path(temporary)
 
 
