@@ -23,6 +23,13 @@ STAMP = VENV / "kythera-stamp.json"
 LOG = VENV / "install.log"
 OLDEST = (3, 11)
 LEVELS = ("run", "dev")  # what a demo needs; what a developer needs
+# What builds on PyTorch is installed where the tests must not skip it: PyTorch itself first,
+# by pip, which takes the processor's build where there is one; later requests keep that.
+REQUIRED = "KYTHERA_REQUIRE_PROGRAMS"
+TORCH = ("torch==2.13.0",)
+ON_TORCH = (
+    "botorch==0.18.1", "gymnasium==1.4.0", "stable-baselines3==2.9.2",
+)  # fmt: skip
 
 
 class Stop(Exception):
@@ -136,6 +143,8 @@ def ensure(level: str) -> None:
     want = {"hash": fingerprint(), "level": level, "place": str(VENV)}
     if works and have.get("level") == "dev":
         level = want["level"] = "dev"  # never take tools away
+    if level == "dev" and (os.environ.get(REQUIRED) or (works and "torch" in have)):
+        want["torch"] = TORCH[0]
     if works and have == want:
         return
     say(f"setting up .venv ({'with' if level == 'dev' else 'without'} the tools)")
@@ -150,10 +159,17 @@ def ensure(level: str) -> None:
          "--disable-pip-version-check"],
         failure,
     )  # fmt: skip
+    if "torch" in want:
+        quietly(
+            [tool("python"), "-m", "pip", "install", "-q", *TORCH,
+             "--disable-pip-version-check"],
+            failure,
+        )  # fmt: skip
     what = ".[dev]" if level == "dev" else "."
+    more = (*TORCH, *ON_TORCH) if "torch" in want else ()
     quietly(
         [tool("uv"), "pip", "install", "-q", "--python", tool("python"),
-         "-e", what, *limits],
+         "-e", what, *more, *limits],
         failure,
     )  # fmt: skip
     STAMP.write_text(json.dumps(want), encoding="utf-8")
