@@ -29,6 +29,8 @@ from kythera.core.types import Array, Design, Float, Key, PyTree, Vector
 
 Mode = Literal["value", "pathwise", "score"]
 
+FAILURES = (errors.SimulationError, jax.errors.JaxRuntimeError)
+
 
 class Measurement(eqx.Module):
     """What one evaluation yields inside JAX; outputs are the terms, then the slacks.
@@ -388,20 +390,26 @@ def evaluate(
         return _evaluate_hosts(problem, list(us), list(keys))
     try:
         found = fetch(_compiled(problem, us, keys, mode))
-    except jax.errors.JaxRuntimeError as error:
-        if (cause := _called_back(error)) is None:
-            raise
-        return [Evaluation.failed(cause, problem.price) for _ in us]
+    except FAILURES as error:
+        return [Evaluation.failed(_cause(error), problem.price) for _ in us]
     return [
         finish(problem, jax.tree.map(lambda v, i=i: v[i], found), problem.price)
         for i in range(us.shape[0])
     ]
 
 
-def _called_back(error: Exception) -> str | None:
-    """The `SimulationError` of what compiled code called, of which JAX keeps the text."""
+def _cause(error: Exception) -> str:
+    """Why a simulation failed; of what JAX calls back it keeps the text only.
+
+    Raises:
+        Exception: the error itself, where it is no failed simulation.
+    """
+    if isinstance(error, errors.SimulationError):
+        return str(error)
     found = re.search(r"\bSimulationError: (.*)", str(error), re.DOTALL)
-    return found[1].strip() if found else None
+    if not found:
+        raise error
+    return found[1].strip()
 
 
 def fetch(tree: PyTree) -> PyTree:
@@ -427,7 +435,7 @@ def _evaluate_hosts(
     A failure that several designs share is that of one of them: each is tried alone.
     """
     if len(us) > 1 and problem.pipeline.batch > 1:
-        with contextlib.suppress(errors.SimulationError):
+        with contextlib.suppress(*FAILURES):
             rows = _host_rows_of_all(problem, us, keys)
             found = [rows_measured(problem, u, r) for u, r in zip(us, rows)]
             return [finish(problem, jax.device_get(f), problem.price) for f in found]
@@ -453,8 +461,8 @@ def _host_rows_of_all(
 def _evaluate_host(problem: Problem, u: Vector, key: Key) -> Evaluation:
     try:
         found = rows_measured(problem, u, host_rows(problem, u, key))
-    except errors.SimulationError as error:
-        return Evaluation.failed(str(error), problem.price)
+    except FAILURES as error:
+        return Evaluation.failed(_cause(error), problem.price)
     return finish(problem, jax.device_get(found), problem.price)
 
 

@@ -173,6 +173,14 @@ def test_what_a_module_does_wrong_is_a_failed_trial():
     broken = ky.TorchStage(Broken(), PAIR)
     assert cause(broken).startswith("`Broken` failed with RuntimeError: no such shower")
 
+    def behind_a_host_stage(design, x, seed):
+        return x
+
+    simulator = ky.HostSimulator(behind_a_host_stage, PAIR)
+    two = problem(simulator).replace(pipeline=ky.Pipeline(Pairs(), simulator, broken))
+    (found,), _ = ky.Direct()(two, jnp.zeros((1, 3)), None, key=KEY[None])
+    assert found.cause.startswith("`Broken` failed with RuntimeError: no such shower")
+
 
 def test_what_is_refused(monkeypatch):
     stage, _ = network()
