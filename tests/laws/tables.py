@@ -48,6 +48,7 @@ from kythera.optimisers.gradient import Gradient, adam, from_optax, sgd
 from kythera.optimisers.lbfgsb import LBFGSB
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.random_search import RandomSearch
+from kythera.stages.objectives.information import MutualInformation
 from kythera.stages.reconstruction.network import Network
 from kythera.stages.simulators import host
 from kythera.surrogates.regressor import Regressor
@@ -251,6 +252,19 @@ def _with(part: AbstractObjective) -> Problem:
     return problem.replace(objective=problem.objective + part)
 
 
+def _informed() -> Problem:
+    """What three blurred numbers tell of a truth that is always zero."""
+    problem = noisy_sphere(n=3, events=2000)
+    line = problem.pipeline
+    critic = Network(lambda design, y: y, 3, 1)
+    return problem.replace(
+        pipeline=Pipeline(line.source, line.simulator, inference=critic),
+        objective=MutualInformation(
+            lambda x: x[:, None] + 1, jnp.linspace(0, 2, 9)[:, None]
+        ),
+    )
+
+
 def _length(design: Point) -> Any:
     return jnp.sum(design.x + 2)
 
@@ -259,6 +273,7 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     SlopeError: lambda: telescope.problem(events=2000),
     textbook.Textbook: lambda: noisy_sphere(n=3, events=2000),
     host._Losses: _traced_problem,
+    MutualInformation: _informed,
     objective.Sum: lambda: objectives.problem(objectives.Mean() + objectives.Fisher()),
     objective.Cost: lambda: _with(objective.Cost(lambda d: {"cost": _length(d)})),
     objective.Budget: lambda: _with(objective.Budget(_length, 1.0)),
