@@ -44,6 +44,7 @@ _HOME = {
         "Measured",
         "Trial",
     ),
+    "stages.objectives.information": ("MutualInformation",),
     "stages.reconstruction.network": ("Network",),
     "stages.simulators.host": ("HostSimulator", "from_function"),
     "stages.simulators.program": ("ProgramSimulator",),

@@ -22,8 +22,11 @@ EXACT = {
 }
 
 
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("walk squared", "poisson")]
+
+
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", ["crazy", "walk", *SLOW])
 def test_exact_cases(name, method):
     make, options, value, slope = EXACT[name]
     problem = make(events=100, **options)

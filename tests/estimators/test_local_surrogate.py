@@ -127,11 +127,12 @@ def test_a_model_that_does_not_train_fails_the_trial_and_loses_nothing(wild, wor
         ky.optimise(problem, ky.adam(), ky.LocalSurrogate(wild), key=KEY, max_trials=30)
 
 
-def test_one_lost_simulation_is_no_loss():
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_one_lost_simulation_is_no_loss(is_lost):
     def loss(a, seed):
-        if a > 0.52:
+        if a > 0.52 and is_lost:
             raise RuntimeError("too far out")
-        return a
+        return a if a <= 0.52 else float("nan")
 
     problem = ky.from_function(loss, {"a": ky.Real(0, 1)}, events=2, start={"a": 0.5})
     found, state = once(ky.LocalSurrogate(radius=0.05, designs=6), problem)

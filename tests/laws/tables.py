@@ -55,6 +55,7 @@ from kythera.optimisers.multi_objective import MultiObjective
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.policy import Policy
 from kythera.optimisers.random_search import RandomSearch
+from kythera.stages.objectives.information import MutualInformation
 from kythera.stages.reconstruction.network import Network
 from kythera.stages.simulators import geant4, host, program, torch
 from kythera.stages.sources import gun, pythia8
@@ -358,6 +359,19 @@ def _with(part: AbstractObjective) -> Problem:
     return problem.replace(objective=problem.objective + part)
 
 
+def _informed() -> Problem:
+    """What three blurred numbers tell of a truth that is always zero."""
+    problem = noisy_sphere(n=3, events=2000)
+    line = problem.pipeline
+    critic = Network(lambda design, y: y, 3, 1)
+    return problem.replace(
+        pipeline=Pipeline(line.source, line.simulator, inference=critic),
+        objective=MutualInformation(
+            lambda x: x[:, None] + 1, jnp.linspace(0, 2, 9)[:, None]
+        ),
+    )
+
+
 def _length(design: Point) -> Any:
     return jnp.sum(design.x + 2)
 
@@ -367,6 +381,7 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     textbook.Textbook: lambda: noisy_sphere(n=3, events=2000),
     host._Losses: _traced_problem,
     fronts.Goals: lambda: fronts.two_spheres(3, 0.5, 2000),
+    MutualInformation: _informed,
     objective.Sum: lambda: objectives.problem(objectives.Mean() + objectives.Fisher()),
     objective.Cost: lambda: _with(objective.Cost(lambda d: {"cost": _length(d)})),
     objective.Budget: lambda: _with(objective.Budget(_length, 1.0)),

@@ -97,7 +97,9 @@ def test_training_that_diverges_is_seen():
     assert not np.all(np.isfinite(course))
 
 
-@pytest.mark.parametrize("name", ["quadratic", "regressor"])
+@pytest.mark.parametrize(
+    "name", ["quadratic", pytest.param("regressor", marks=pytest.mark.slow)]
+)
 def test_a_fit_of_the_same_shapes_compiles_once(name, caplog):
     surrogate = MODELS[name][0]
     samples = [simulated(surrogate, noise) for noise in (0.5, 1.0, 2.0)]

@@ -158,21 +158,25 @@ class LocalSurrogate(AbstractEstimator[Memory]):
         items = list(zip(points, jax.random.split(simulate, len(points)), strict=True))
         work = functools.partial(_simulated, problem, self.surrogate)
         found = list(outcomes(map, work, items))
-        lost = [f for f in found if isinstance(f, errors.SimulationError)]
         price = self.price(problem)
-        for point, answer in zip(points, found, strict=True):
-            if not isinstance(answer, errors.SimulationError):
+        good = [_is_usable(answer) for answer in found]
+        for point, answer, usable in zip(points, found, good, strict=True):
+            if usable:
                 state = _remembered(state, point, answer[0])
         if isinstance(found[0], errors.SimulationError):
             return Evaluation.failed(str(found[0]), price), state
-        if len(lost) == self.designs:
-            return Evaluation.failed(str(lost[0]), price), state
-        _, truth, tally = found[0]
+        if not any(good[1:]):
+            causes = [f for f in found if isinstance(f, errors.SimulationError)]
+            cause = (
+                str(causes[0]) if causes else "no design around gives finite numbers"
+            )
+            return Evaluation.failed(cause, price), state
+        memory = jax.tree.map(jnp.asarray, (state.u, state.kept, state.filled))
+        rows = jax.tree.map(jnp.asarray, found[0][1:])
+        here = jnp.asarray(u, float)
         measured, course, miss = measure.fetch(
-            _learnt(problem, self.surrogate, self.radius, jnp.asarray(u, float),
-                    *jax.tree.map(jnp.asarray, (state.u, state.kept, state.filled)),
-                    *jax.tree.map(jnp.asarray, (truth, tally)), learn)
-        )  # fmt: skip
+            _learnt(problem, self.surrogate, self.radius, here, memory, rows, learn)
+        )
         evaluation = measure.finish(problem, measured, price)
         cause = _distrust(type(self.surrogate).__name__, course, float(miss))
         if cause and not evaluation.cause:
@@ -282,6 +286,13 @@ def _simulated(problem: Problem, surrogate: AbstractSurrogate, item: tuple) -> P
     return measure.fetch(_compiled_rows(problem, surrogate, u, key))
 
 
+def _is_usable(answer: Any) -> bool:
+    """Whether a simulation came back, with numbers that may be learnt from."""
+    if isinstance(answer, errors.SimulationError):
+        return False
+    return all(bool(np.all(np.isfinite(v))) for v in jax.tree.leaves(answer[0]))
+
+
 def _remembered(state: Memory, u: np.ndarray, kept: PyTree) -> Memory:
     """With one design more."""
     at = int(state.next)
@@ -305,11 +316,8 @@ def _learnt(
     surrogate: AbstractSurrogate,
     radius: Any,
     u: Vector,
-    points: Float[Array, "memory n"],
-    kept: PyTree,
-    filled: Array,
-    truth: Float[Array, "row k"],
-    tally: PyTree,
+    memory: tuple[Array, PyTree, Array],
+    rows: tuple[Array, PyTree],
     key: Key,
 ) -> tuple[measure.Measurement, Array, Array]:
     """The measurement with the model's gradients; course of the training; its miss at u.
@@ -317,6 +325,8 @@ def _learnt(
     A design is in the region where the mean square of its coordinates, in radii, is at
     most one: the ball around the box that is drawn from.
     """
+    points, kept, filled = memory
+    truth, tally = rows
     train, generate = jax.random.split(key)
     z = (points - u) / radius
     weight = jnp.where((filled > 0) & (jnp.mean(z**2, -1) <= 1 + 1e-5), 1.0, 0.0)
@@ -324,10 +334,10 @@ def _learnt(
     model, course = surrogate.fit(train, Samples(z, kept, weight))
 
     def mean_of(v: Vector) -> PyTree:
-        rows = model((v - u) / radius, truth, key=generate)
+        made = model((v - u) / radius, truth, key=generate)
         if surrogate.models == "tally":
-            return _unflat(jnp.mean(rows, 0), tally)
-        return _analysed(problem, v, truth, rows, generate)
+            return _unflat(jnp.mean(made, 0), tally)
+        return _analysed(problem, v, truth, made, generate)
 
     found = measure.measure_rows(problem, u, tally)
     mean = jax.tree.map(lambda v: jnp.mean(v, 0), tally)

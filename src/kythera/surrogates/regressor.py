@@ -77,13 +77,13 @@ class Regressor(AbstractSurrogate):
         )
 
         def loss(free: tuple, held: tuple, data: Batch, key: Key) -> Array:
-            model = _Fitted(*free, truth, target)
+            model = _Fitted(free[0], free[1], truth, target)
             told = model.standard(data.design, truth.enter(data.truth))
             return jnp.mean((told - target.enter(data.target)) ** 2)
 
         rule = optax.adam(optax.cosine_decay_schedule(self.rate, self.steps))
-        trained, losses = train(
+        (line, network), losses = train(
             course, (line, network), loss, samples,
             rule=rule, steps=self.steps, batch=self.batch,
         )  # fmt: skip
-        return _Fitted(*trained, truth, target), losses
+        return _Fitted(line, network, truth, target), losses
