@@ -27,9 +27,7 @@ LEVELS = ("run", "dev")  # what a demo needs; what a developer needs
 # by pip, which takes the processor's build where there is one; later requests keep that.
 REQUIRED = "KYTHERA_REQUIRE_PROGRAMS"
 TORCH = ("torch==2.13.0",)
-ON_TORCH = (
-    "botorch==0.18.1", "gymnasium==1.4.0", "stable-baselines3==2.9.2",
-)  # fmt: skip
+ON_TORCH = ("botorch==0.18.1", "stable-baselines3==2.9.2")
 
 
 class Stop(Exception):

@@ -556,7 +556,11 @@ OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {
             trials=26,
         ),
         "gp mixed": lambda: Searcher(
-            Bayesian("gp", startup=8), {}, mixed, needs=("botorch",), trials=26
+            Bayesian("gp", batch=2, startup=4),
+            {},
+            mixed,
+            needs=("botorch",),
+            trials=16,
         ),
     },
     MultiObjective: {
@@ -564,11 +568,11 @@ OPTIMISERS: dict[type[AbstractOptimiser], dict[str, Callable[[], Searcher]]] = {
             MultiObjective(batch=10), {}, lambda: fronts.two_spheres(3, 0.2, 8)
         ),
         "gp": lambda: Searcher(
-            MultiObjective(model="gp", batch=6),
+            MultiObjective(model="gp", batch=2, startup=4),
             {},
             lambda: fronts.two_spheres(3, 0.2, 8),
             needs=("botorch",),
-            trials=26,
+            trials=16,
         ),
     },
     Policy: {
