@@ -88,7 +88,7 @@ def engines(only: str | None, seed: int) -> None:
 
 def main() -> None:
     """Run one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("speed", "engines"))
     parser.add_argument("--events", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=20)

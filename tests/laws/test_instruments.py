@@ -9,8 +9,8 @@ from kythera import testing
 
 from .tables import INSTRUMENTS
 
-# The portal compiles for longer than the fast suite can wait for one test.
-SLOW = {"muon_portal"}
+# These compile for longer than the fast suite can wait for one test.
+SLOW = {"muon_portal", "sampling_calorimeter"}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ simulate = jit(lambda stack, x, key: ShowerModel()(stack, x, key=key))
 def stacks():
     """Name -> material and thickness (cm) of each layer, as Geant4 had them."""
     spec = importlib.util.spec_from_file_location("calo", FOLDER / "calorimeters.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.STACKS

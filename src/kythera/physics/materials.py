@@ -331,10 +331,11 @@ def interaction_length(name: str) -> float:
         InputError: as for `composition`.
     """
     light = {"H": 52.0, "C": 85.8}
-    per_mass = sum(
-        part / light.get(symbol, 37.8 * material(symbol).A ** 0.312)
-        for symbol, part in composition(name).items()
-    )
+
+    def of(symbol: str) -> float:
+        return light[symbol] if symbol in light else 37.8 * material(symbol).A ** 0.312
+
+    per_mass = sum(part / of(symbol) for symbol, part in composition(name).items())
     return 1 / per_mass * (g / cm2) / material(name).density
 
 

@@ -175,12 +175,12 @@ def _incomplete_gamma(a: Array, x: Array) -> tuple[Array, Array, Array]:
     inside = jnp.clip(x, 1e-9, last)
     log_x, log_gamma = jnp.log(inside), gammaln(a)
     front = a * log_x - log_gamma
-    value = moment = jnp.zeros_like(front)
+    value = moment = first = jnp.zeros_like(front)
     for log_u, u, weight in zip(*_quadrature(), strict=True):  # one fused loop
         term = weight * jnp.exp(front + (a * log_u - inside * u))
-        value, moment = value + term, moment + log_u * term
+        value, moment, first = value + term, moment + log_u * term, first + u * term
     by_a = value * (log_x - digamma(a)) + moment
-    by_x = jnp.exp(front - log_x - inside)
+    by_x = a * value / inside - first  # of the sum, not of the integral
     return value, by_a, jnp.where((x > 1e-9) & (x < last), by_x, 0.0)
 
 
