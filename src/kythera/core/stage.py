@@ -57,9 +57,8 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
     take several designs, say how many with `batch`, and write `run_batch`.
     """
 
-    batch: ClassVar[int] = (
-        1  # designs that one call takes; results must not depend on it
-    )
+    # Designs that one call takes; results must not depend on it.
+    batch: ClassVar[int] = 1
 
     @abc.abstractmethod
     def run(self, design: D, x: In, *, seed: int) -> Out:
