@@ -150,7 +150,7 @@ def toy_solution(toy_problem) -> ky.Solution:
     """The toy after a few generations; some trials failed."""
     return ky.optimise(
         toy_problem,
-        ky.Evolution(),
+        ky.Evolution(population=8),
         key=jax.random.key(7),
         max_trials=24,
         report_events=8,

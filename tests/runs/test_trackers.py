@@ -189,7 +189,7 @@ def test_a_failing_tracker_leaves_the_search_as_it_is(toy_problem, toy_solution)
     with pytest.warns(trackers.TrackerWarning):
         found = ky.optimise(
             toy_problem,
-            ky.Evolution(),
+            ky.Evolution(population=8),
             key=jax.random.key(7),
             max_trials=24,
             report_events=8,
