@@ -36,6 +36,7 @@ def test_a_latin_hypercube_has_one_point_in_every_slice():
     assert [sorted(column) for column in slices.T] == [[0, 1, 2, 3, 4]] * 3
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_published_problem():
     """45 at psi = 2, slopes (180, 140, ..., -40) in the cube; one step of L-GSO."""
     problem = published.valley()

@@ -47,6 +47,7 @@ def followed(engine, trials=12):
     return losses
 
 
+@pytest.mark.slow
 def test_warm_starts_save_events():
     """1000 events and 25 steps a design: warm is at the floor after 12, cold never is."""
     warm, cold = (
