@@ -30,9 +30,11 @@ while kill -0 "$study" 2>/dev/null; do
   status=$?
 done
 
-# 130: it was asked to stop. After a preemption the job is in the queue again already; at
-# the end of its time it has to go there itself.
-if [ "$status" -eq 130 ]; then
+# 130: it was asked to stop. After a preemption the job is in the queue again already, and
+# one that was cancelled is to stay away; at the end of its time, when it still counts as
+# running, it has to go there itself.
+state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)
+if [ "$status" -eq 130 ] && [ "$state" = RUNNING ]; then
   scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit "$status"

@@ -37,6 +37,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
         ("dask:workers=2,workers=3", "each once"),
         ("dask:workers", "NAME=VALUE"),
         ("dask:workers=2,attempts=nan", "'attempts' .* but is 'nan'"),
+        ("dask:workers=inf", "'workers' .* but is 'inf'"),
         ("dask:address=tls://a:1,ca=x", "TLS needs the three files"),
         (
             "dask:address=tls://a:1,ca=x,cert=y,key=z",
@@ -276,14 +277,13 @@ with executors.make("dask:workers=2") as executor:
 
 @pytest.mark.slow
 def test_workers_end_with_a_parent_that_was_killed():
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    pids = [int(word) for word in process.stdout.readline().split()]
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGKILL)
     end = time.monotonic() + 60
     while any(_runs(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.5)

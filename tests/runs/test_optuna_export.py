@@ -33,10 +33,10 @@ def test_a_result_reads_back_equal(toy_result, url, terms):
     assert study.metric_names == (["image", "time"] if terms else ["total"])
     failures = 0
     for i, trial in enumerate(study.trials):
-        z, panels, *material = columns["values"][i]
+        z, _, *material = columns["values"][i]
         assert trial.params == {
             "z (cm)": pytest.approx(100 * z, rel=1e-12),
-            "panels": round(panels),
+            "panels": 1 + min(int(columns["u"][i][1] * 5), 4),  # as it was built
             "material": ("iron", "lead")[int(np.argmax(material))],
         }
         assert trial.user_attrs["events"] == columns["events"][i]
@@ -82,7 +82,8 @@ def test_logarithms_arrays_of_choices_and_lengths(toy_result, url):
         ],
     }
     values = np.array([[0.01, 0.8, 0.2, 0.1, 0.9, 2.0]])
-    result = part(toy_result, 1, {"space": space}, values=values)
+    u = np.array([[1 / 3, 0.8, 0.2, 0.1, 0.9, 0.6]])
+    result = part(toy_result, 1, {"space": space}, values=values, u=u)
     (trial,) = export(result, url, "kinds").trials
     assert trial.params == {
         "e (MeV)": pytest.approx(10.0),
@@ -105,7 +106,8 @@ def test_of_many_parameters_the_first_are_kept_and_it_says_so(toy_result, url):
         "groups": [{"path": "x", "kind": "real", "size": size, "log": False}],
     }
     values = np.linspace(0, 1, size)[None]
-    study = export(part(toy_result, 1, {"space": space}, values=values), url, "many")
+    one = part(toy_result, 1, {"space": space}, values=values, u=values)
+    study = export(one, url, "many")
     assert study.user_attrs["parameters"] == "the first 100 of 12,000"
     assert list(study.trials[0].params) == [f"x[{i}]" for i in range(100)]
 

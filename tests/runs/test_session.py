@@ -292,6 +292,15 @@ def test_another_task_starts_from_a_result(kept, problem):
         study.start(problem, trial=6)
 
 
+def test_a_task_starts_from_the_whole_numbers_that_were_built(kept):
+    built: list[float] = []
+    problem = ky.from_function(lambda n: built.append(n) or n, {"n": ky.Integer(2, 5)})
+    study = Study.of(kept, "first", problem)
+    study.optimise(problem, ky.RandomSearch(4), key=KEY, max_trials=12)
+    for i in range(12):
+        assert study.start(problem, trial=i).space.template["n"] == built[i]
+
+
 def test_tables(kept, problem):
     study = Study.of(kept, "first", problem)
     search(study, problem)

@@ -20,12 +20,15 @@ class Client:
     def __init__(self, store: Any, base: str = "http://localhost:8765", **options: Any):
         self.app, self.base = make_app(store, **options), base
         self.cookies = httpx.Cookies()
+        self.caller = "127.0.0.1"
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Ask for something."""
 
         async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+            transport = httpx.ASGITransport(
+                self.app, raise_app_exceptions=False, client=(self.caller, 4711)
+            )
             async with httpx.AsyncClient(
                 transport=transport, base_url=self.base, cookies=self.cookies
             ) as client:

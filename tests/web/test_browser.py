@@ -24,7 +24,7 @@ FLAGS = [
     ),
 ]
 TOKEN = "0123456789abcdef-token"
-WAIT = 20_000  # milliseconds: the machine may be busy
+WAIT = 60_000  # milliseconds: the machine may be busy
 
 
 @contextlib.contextmanager
@@ -203,6 +203,7 @@ def test_two_runs_are_compared(studied, look, toy_result, toy_solution):
     with served(studied) as address:
         page = look()
         page.goto(address)
+        page.get_by_role("checkbox").nth(1).wait_for()  # `all` waits for nobody
         for box in page.get_by_role("checkbox").all():
             box.check()
         page.get_by_role("link", name="Compare 2 runs").click()

@@ -42,6 +42,23 @@ def test_a_name_of_elsewhere_is_refused(client, host):
         assert "localhost" in answer.text
 
 
+def test_a_caller_of_elsewhere_is_refused_whatever_name_it_gives(store):
+    client = Client(store)
+    for header in ("x-forwarded-for", "forwarded"):
+        answer = client.get("/api/studies", headers={header: "127.0.0.1"})
+        assert answer.status_code == 403
+        assert header in answer.text
+    client.caller = "203.0.113.5"
+    for path in ALL:
+        answer = client.get(path)
+        assert answer.status_code == 403
+        assert "203.0.113.5" in answer.text
+    client = Client(store, token=TOKEN)
+    client.caller = "203.0.113.5"
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    assert client.get("/api/studies", headers=bearer).status_code == 200
+
+
 def test_with_a_token_any_name_is_answered(store):
     client = Client(store, token=TOKEN, base="http://hub.example/")
     bearer = {"authorization": f"Bearer {TOKEN}"}

@@ -422,6 +422,9 @@ class Landscape:
         """What kind of direction it is, in a few words."""
         least = ", at least" if any(direction.cut) or direction.is_flat else ""
         if direction.kind == "curved":
+            falls = direction.curvature.value < -SURE * direction.curvature.stderr
+            if falls:
+                return f"a saddle, curvature {direction.curvature}{least}"
             seen = f"curvature {direction.curvature}"
             return ("loose (no curvature seen)" if direction.is_flat else seen) + least
         end = (

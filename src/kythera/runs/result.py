@@ -394,3 +394,19 @@ def _broken(folder: Path, what: str) -> errors.StoreError:
         f"A result must be whole, but '{folder}' is not: {what}. "
         "Copy it again, or repeat the run."
     )
+
+
+def as_built(space: Mapping[str, Any], u: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Native values with whole numbers where a parameter is one; a search may see between.
+
+    Args:
+        space: of a record.
+        u: point of the cube, shape (n,).
+        values: native values as they are recorded, shape (n,).
+    """
+    found = np.array(values, float)
+    whole = np.array(space["kinds"]) == "integer"
+    lower, upper = (np.array(space[k], float)[whole] for k in ("lower", "upper"))
+    steps = upper - lower  # each number owns an equal part of the cube
+    found[whole] = lower + np.clip(np.floor(u[whole] * (steps + 1)), 0, steps)
+    return found

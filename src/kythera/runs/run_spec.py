@@ -9,6 +9,7 @@ import numpy as np
 from kythera import errors
 from kythera.runs import instruments, spec
 from kythera.runs.environment import environment
+from kythera.runs.result import as_built
 
 if TYPE_CHECKING:
     from kythera.core.problem import Problem
@@ -148,7 +149,8 @@ def design_of(study: "Study", trial: int | None = None) -> tuple[dict, dict]:
                 f"The study {study.name!r} has no trial {trial}, but "
                 f"{len(result.trials['number'])} from 0 on. Give one of them."
             )
-        values = result.trials["values"][where[0]]
+        point, found = (result.trials[k][where[0]] for k in ("u", "values"))
+        values = as_built(result.record["space"], point, found)
     leaves: dict[str, Any] = dict(study.spec.get("design", {}))
     first = 0
     for group in result.record["space"]["groups"]:

@@ -144,11 +144,11 @@ class Desk:
 
     def drawings(self, study: Study, run: int) -> dict[str, Any]:
         """Which trials were drawn, their losses, and the figures of the whole run."""
-        row = self.row(study, run)
+        drawn = study.drawings(run)  # before the trials: none of these is newer then
         result = self.result(self.study(study.id), run)
         trials, places = result.trials, []
-        last = -1 if row["last"] is None else row["last"]
-        for found in study.drawings(run):
+        last = max(trials["number"], default=-1)
+        for found in drawn:
             place: dict[str, Any] = {"number": found, "loss": None, "state": "best"}
             if found <= last:  # the one behind all trials is the recommended design
                 i = int(np.searchsorted(trials["number"], found))

@@ -20,6 +20,8 @@ TOKEN = re.compile(rf"[\x21-\x7e]{{{SHORTEST},200}}")
 MOST_BYTES = 10_000  # that a request may send
 OWN_HEADER = "x-kythera"  # a form of another site cannot send it
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+# What proxies say of whom they ask for.
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 # Scripts and styles come from this server alone. `blob:` and `data:` are the pictures that
 # plotly makes for its "download as PNG".
 POLICY = (
@@ -113,6 +115,16 @@ class Guard:
                 "Without a token this page answers only to localhost, 127.0.0.1 and "
                 f"[::1], but was asked for as {host[:100]!r}. Use such an address, or "
                 "give `kythera serve` a --token.",
+            )
+        caller = request.client.host if request.client else "nobody known"
+        through = next((h for h in FORWARDED if h in request.headers), None)
+        if self.token is None and (through or not is_loopback(caller)):
+            return _say(
+                request,
+                403,
+                "Without a token this page answers only callers of this machine, but was "
+                f"asked by {through or caller[:100]!r}. Use a tunnel (ssh -L), or give "
+                "`kythera serve` a --token.",
             )
         size = request.headers.get("content-length", "0")
         chunked = "transfer-encoding" in request.headers

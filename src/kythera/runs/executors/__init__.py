@@ -91,7 +91,7 @@ def _number(kind: str, name: str, value: str) -> float:
         number = float(value)
     except ValueError:
         number = float("nan")
-    whole = name == "wait" or number == int(number if number == number else 0)
+    whole = name == "wait" or number.is_integer()
     if not (0 < number < 1e9 and whole):
         raise errors.InputError(
             f"{name!r} of the executor {kind!r} must be a number > 0, but is {value!r}. "

@@ -103,6 +103,8 @@ class DaskExecutor(AbstractExecutor):
             UnsupportedError: all workers that are there have other versions.
         """
         self._client = self._place.connect()
+        self._client._timeout = SILENT  # in which a scheduler may come back
+        self._heard = time.monotonic()
         try:
             self._call(self._begin(), 2 * ANSWER)
         except BaseException:
@@ -172,7 +174,13 @@ class DaskExecutor(AbstractExecutor):
 
     async def _begin(self) -> None:
         await self._look()
-        await asyncio.gather(*self._tasks)
+        meetings = set(self._tasks)
+        while meetings and not self._workers:
+            met, meetings = await asyncio.wait(
+                meetings, timeout=ANSWER, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not met:
+                break
         if self._refused and not self._workers:
             raise errors.UnsupportedError(next(iter(self._refused.values())))
         self._spawn(self._watch())
@@ -218,6 +226,8 @@ class DaskExecutor(AbstractExecutor):
         """Who has come, who has gone, and whether anybody is there."""
         self._place.tend(bool(self._workers))
         try:
+            if self._client.scheduler is None:
+                raise OSError("the connection was lost")
             there = await asyncio.wait_for(self._client.scheduler.ncores(), ANSWER)
         except (OSError, TimeoutError) as error:
             if time.monotonic() - self._heard < SILENT:
@@ -230,6 +240,8 @@ class DaskExecutor(AbstractExecutor):
         self._heard = time.monotonic()
         for address in self._workers.keys() - there.keys():
             self._workers.pop(address).gone.set()
+        for address in self._refused.keys() - there.keys():
+            del self._refused[address]
         for address in there.keys() - self._workers.keys() - self._refused.keys():
             if address not in self._meeting:
                 self._meeting.add(address)
@@ -242,17 +254,18 @@ class DaskExecutor(AbstractExecutor):
             self._empty_since, self._warned = now, False
             return
         empty = now - self._empty_since
+        refusal = "".join(f" {text}" for text in [*self._refused.values()][-1:])
         if empty > self._wait:
             raise errors.ClusterError(
                 f"There must be a worker within {self._wait:.0f} s, but {self.text!r} has "
                 "none. Look at its jobs and their logs, or wait longer (wait=SECONDS); "
-                "the study can go on: what was finished is kept."
+                f"the study can go on: what was finished is kept.{refusal}"
             )
         if empty > QUIET and not self._warned:
             self._warned = True
             warnings.warn(
                 f"{self.text!r} has no worker for {empty:.0f} s; waiting for one up to "
-                f"{self._wait:.0f} s",
+                f"{self._wait:.0f} s{refusal and '.' + refusal}",
                 stacklevel=2,
             )
 
@@ -334,7 +347,10 @@ class DaskExecutor(AbstractExecutor):
                 if job.result.done():  # everything failed meanwhile
                     continue
                 if good:
-                    job.result.set_result(pickle.loads(found))
+                    try:
+                        job.result.set_result(pickle.loads(found))
+                    except Exception as error:  # no fault of its neighbours
+                        job.result.set_exception(error)
                 else:
                     error, error.__cause__ = found[0], found[1]
                     job.result.set_exception(error)
@@ -406,12 +422,14 @@ class DaskExecutor(AbstractExecutor):
         worker.gone.set()
         self._workers.pop(worker.address, None)
         for job in task:
+            if job.result.done():  # everything failed meanwhile
+                continue
             if len(task) == 1:
                 job.deaths.append(worker.address)
             job.alone = True
             if len(job.deaths) < self._attempts:
                 self._jobs.append(job)
-            elif not job.result.done():
+            else:
                 job.result.set_exception(
                     errors.SimulationError(
                         f"The worker died each of the {len(job.deaths)} times that this "
@@ -424,7 +442,10 @@ class DaskExecutor(AbstractExecutor):
 
 def _hindered(fetched: asyncio.Task) -> bool:
     """Whether a result is there that a busy scheduler or network did not hand over."""
-    return fetched.cancelled() or isinstance(fetched.exception(), OSError)
+    if fetched.cancelled():
+        return True
+    # A client that looks for its lost scheduler has none, not even one to complain about.
+    return isinstance(fetched.exception(), OSError | AttributeError)
 
 
 async def _check_lost(future: Any) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from kythera import errors, text
-from kythera.runs.result import Result
+from kythera.runs.result import Result, as_built
 from kythera.runs.store import address
 from kythera.runs.trackers.base import MOST_PARAMETERS, flat
 
@@ -119,7 +119,7 @@ def _trials(result: Result, terms: bool) -> "Iterator[FrozenTrial]":
     parameters = _parameters(result)
     distributions = {name: domain for name, domain, _ in parameters}
     for i, number in enumerate(columns["number"]):
-        values = columns["values"][i]
+        values = as_built(record["space"], columns["u"][i], columns["values"][i])
         attributes: dict[str, Any] = {
             "stderr": columns["stderr"][i],
             "events": int(columns["events"][i]),
