@@ -264,8 +264,10 @@ def test_the_owner_shares_and_deletes(studied, look):
         page = look()
         page.goto(f"{address}studies/1")
         page.get_by_label("Let this user read it").fill("bob")
-        page.get_by_role("button", name="Share").click()
+        page.get_by_role("button", name="Share", exact=True).click()
         page.get_by_text("bob may read it now").wait_for()
+        drawn(page, "Loss")  # plotly would offer an upload
+        assert page.get_by_role("button", name="Share").count() == 1
         remove = page.get_by_role("button", name="Delete")
         page.get_by_label("type its name once more").fill("firs")
         assert remove.is_disabled()

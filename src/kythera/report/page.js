@@ -12,7 +12,7 @@
       place.style.minHeight = layout.height + "px";
       Plotly.newPlot(place, figure.data, layout, { responsive: true, displaylogo: false,
         displayModeBar: place.clientWidth > 700 ? "hover" : false,
-        modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+        modeBarButtonsToRemove: ["lasso2d", "select2d", "sendChartToCloud"] });
       drawn.push(place);
     } catch (error) {
       place.textContent = "This figure cannot be drawn: " + error.message;

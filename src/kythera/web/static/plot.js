@@ -86,7 +86,7 @@ async function draw(place) {
     place.style.minHeight = `${layout.height}px`;
     await Plotly.react(place, recoloured(figure.data, LIGHTER), layout, {
       responsive: true, displaylogo: false, displayModeBar: place.clientWidth > 560 ? "hover" : false,
-      modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+      modeBarButtonsToRemove: ["lasso2d", "select2d", "sendChartToCloud"] });
   } catch (error) {
     place.shown = undefined;
     place.textContent = `This figure cannot be drawn: ${error.message}`;
