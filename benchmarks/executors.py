@@ -1,7 +1,7 @@
 """How well workers are kept busy, how many small tasks pass, and where a scheduler saturates.
 
     .venv/bin/python benchmarks/executors.py                  # two processes; two minutes
-    .venv/bin/python benchmarks/executors.py --simulate 1000  # a study of 1000 workers
+    .venv/bin/python benchmarks/executors.py --simulate 1000  # a study of 1000 workers; ten minutes
 
 The simulated study is real up to the work itself: the scheduler and the executor of a
 search, and workers of Dask that connect, are met, sleep for times that are drawn from a
@@ -124,12 +124,12 @@ async def fake(address: str, count: int, lifetime: float, seed: str) -> None:
     async def lives(i: int) -> None:
         await asyncio.sleep(i * 0.05)
         while True:
-            worker = await Worker(
-                address, nthreads=1, memory_limit=0, dashboard=False, name=None,
-                heartbeat_interval="10s",
-            )  # fmt: skip
-            await asyncio.sleep(lottery.expovariate(1 / lifetime))
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # one that is not let in comes again
+                worker = await Worker(
+                    address, nthreads=1, memory_limit=0, dashboard=False, name=None,
+                    heartbeat_interval="10s",
+                )  # fmt: skip
+                await asyncio.sleep(lottery.expovariate(1 / lifetime))
                 await worker.close(timeout=1, executor_wait=False, reason="spot")
 
     await asyncio.gather(*(lives(i) for i in range(count)))
@@ -214,7 +214,8 @@ def study(
     wall = time.perf_counter() - began
     for future in waiting:
         future.cancel()
-    while any(future.running() for future in waiting):
+    # The longest ones may take an hour, death after death: leave them.
+    while sum(future.running() for future in waiting) > count // 100:
         time.sleep(0.1)
     executor._died = original
     return done / wall, work / wall / count, spent / wall, deaths

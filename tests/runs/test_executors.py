@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 
 import cloudpickle
+import distributed
 import pytest
 
 from kythera import errors
@@ -128,7 +129,7 @@ def test_another_version_is_refused_before_anything_runs(one, monkeypatch, name)
 
 def test_a_worker_without_kythera_is_refused():
     said = ModuleNotFoundError("No module named 'kythera'")
-    refusal = pool._refusal("tcp://a:1", said)
+    refusal = work.refusal("tcp://a:1", said)
     assert "of tcp://a:1 it says: ModuleNotFoundError: No module named" in refusal
 
 
@@ -249,6 +250,20 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
         executors.make("dask:workers=1") as executor,
     ):
         list(executor(abs, [1]))
+
+
+def test_a_scheduler_too_busy_to_say_goodbye_costs_nothing(monkeypatch):
+    """What was computed has been handed out: only the goodbye is missing."""
+
+    def silent(self, timeout):
+        closed(self, timeout=timeout)
+        raise TimeoutError(f"timed out after {timeout} s.")
+
+    closed = distributed.Client.close
+    monkeypatch.setattr(distributed.Client, "close", silent)
+    with executors.make("dask:workers=1") as executor:
+        found = list(executor(abs, [-1, 2]))
+    assert found == [1, 2]
 
 
 def test_leaving_does_not_wait_for_what_runs(one):

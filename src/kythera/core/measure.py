@@ -289,21 +289,14 @@ def measure(problem: Problem, u: Vector, key: Key, mode: Mode = "value") -> Meas
     return conclude(problem, u, mean, psi.T @ psi, gradients)
 
 
-def _count(problem: Problem, rows: PyTree) -> int:
-    """Number of rows, which tallies of nothing do not tell."""
-    leaves = jax.tree.leaves(rows)
-    return leaves[0].shape[0] if leaves else int(np.prod(problem.chunks))
-
-
 def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
-    """Score and error of tallies that are at hand, `rows` with a leading axis `event`."""
+    """Score and error of tallies of all events that are at hand, with an axis `event`."""
     mean = _mean(rows)
-    score = problem.score(problem.design(u), mean)
-    events, outputs = _count(problem, rows), len(score.loss) + len(score.slack)
-    psi = _influences(rows, mean, _slopes(problem, u, mean), (events, outputs))
-    spread = psi.T @ psi
-    covariance = spread / events / (events - 1) if events > 1 else spread * jnp.nan
-    return Measurement(_sorted(score.loss), _sorted(score.slack), covariance, None)
+    slopes = _slopes(problem, u, mean)
+    wanted, _ = _wanted(problem, u, mean)
+    shape = (int(np.prod(problem.chunks)), wanted.shape[1])
+    psi = _influences(rows, mean, slopes, shape)
+    return conclude(problem, u, mean, psi.T @ psi, None)
 
 
 def through_model(

@@ -59,11 +59,11 @@ def exact(t1, t2):
 
 @pytest.fixture(scope="module")
 def followed():
-    """Twelve evaluations at the start, with warm starts."""
+    """Thirty evaluations at the start, with warm starts."""
     case, engine = problem(), ky.Retrain(ky.Pathwise(), events=4000, steps=60)
     engine.check(case)
     state, found = engine.init(case, key=KEY), []
-    for i in range(12):
+    for i in range(30):
         keys = jax.random.fold_in(KEY, i)[None]
         [one], state = engine(case, case.space.start[None], state, key=keys, map=map)
         found.append(one)
@@ -72,20 +72,22 @@ def followed():
 
 def test_the_bound_is_reached(followed):
     """Of 0.419 nats nearly all, and never more than there are."""
-    last = -np.mean([f.total.value for f in followed[-4:]])
+    last = -np.mean([f.total.value for f in followed[-20:]])
     limit = exact(1.0, 1.0)
     assert limit - 0.03 < last < limit + 0.015
 
 
 def test_the_gradient_is_that_of_the_information(followed):
-    """In the cube of side 2, by differences of the integral; a critic is never perfect."""
-    slope = np.mean([f.total.gradient for f in followed[-4:]], 0)
+    """In the cube of side 2, by differences of the integral, within 3 errors and 2%."""
+    slopes = np.array([f.total.gradient for f in followed[-20:]])
+    slope, error = slopes.mean(0), slopes.std(0, ddof=1) / np.sqrt(len(slopes))
     h = 1e-3
     wanted = [
         -2 * (exact(1 + h, 1) - exact(1 - h, 1)) / (2 * h),
         -2 * (exact(1, 1 + h) - exact(1, 1 - h)) / (2 * h),
     ]
-    np.testing.assert_allclose(slope, wanted, rtol=0.2)
+    assert np.all(error < 0.06 * np.abs(wanted))
+    assert np.all(np.abs(slope - wanted) < 3 * error + 0.02 * np.abs(wanted))
 
 
 def test_an_untrained_critic_bounds_from_below():

@@ -137,9 +137,8 @@ class Processes:
         for process, _ in self._running.values():
             process.wait()
         self._running.clear()
-        if client is not None:
-            client.close(timeout=2)
-        self._cluster.close(timeout=2)
+        _let_go(client)
+        _let_go(self._cluster)
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -187,7 +186,7 @@ class Running:
 
     def close(self, client: Any) -> None:
         """Only let go."""
-        client.close(timeout=2)
+        _let_go(client)
 
 
 @dataclasses.dataclass
@@ -218,9 +217,8 @@ class Submitted:
 
     def close(self, client: Any) -> None:
         """Give the jobs back."""
-        client.close(timeout=2)
-        with contextlib.suppress(TimeoutError):
-            self._cluster.close(timeout=5)
+        _let_go(client)
+        _let_go(self._cluster, 5.0)
 
 
 def _client(where: Any, security: Any) -> Any:
@@ -234,6 +232,13 @@ def _client(where: Any, security: Any) -> Any:
             f"within {CONNECT:.0f} s, but none does ({type(error).__name__}: {error}). "
             "Start it (dask scheduler), or mend the address and the TLS files."
         ) from error
+
+
+def _let_go(connected: Any, seconds: float = 2.0) -> None:
+    """Close a client or a cluster; its scheduler may be too busy, or gone, to answer."""
+    if connected is not None:
+        with contextlib.suppress(TimeoutError):
+            connected.close(timeout=seconds)
 
 
 def _temporary_security() -> Any:

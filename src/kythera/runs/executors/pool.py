@@ -283,7 +283,7 @@ class DaskExecutor(AbstractExecutor):
             self._meeting.discard(address)
         if theirs is None or isinstance(theirs, OSError):
             return
-        refusal = _refusal(address, theirs)
+        refusal = travelling.refusal(address, theirs)
         if refusal:
             self._refused[address] = refusal
             if self._workers or self._jobs:
@@ -479,23 +479,3 @@ class _Results(Iterator[Any]):
         for future in self._futures:
             future.cancel()
         self._futures.clear()
-
-
-def _refusal(address: str, theirs: Any) -> str:
-    """Why a worker cannot be used; empty where it can."""
-    ours = travelling.versions()
-    if isinstance(theirs, BaseException):
-        found = f"it says: {type(theirs).__name__}: {theirs}"
-    else:
-        pairs = [
-            f"{name} {theirs.get(name)} where {mine} is here"
-            for name, mine in ours.items()
-            if theirs.get(name) != mine
-        ]
-        found = f"it has {', '.join(pairs)}" if pairs else ""
-    if not found:
-        return ""
-    return (
-        f"Workers must have the versions of this process, but of {address} {found}. Start "
-        "it from the same environment."
-    )

@@ -100,6 +100,31 @@ def versions() -> dict[str, str]:
     return found
 
 
+def refusal(address: str, theirs: Any) -> str:
+    """Why a worker cannot be used; empty where it can.
+
+    Args:
+        address: the worker's.
+        theirs: its `versions`, or what came instead.
+    """
+    ours = versions()
+    if isinstance(theirs, BaseException):
+        found = f"it says: {type(theirs).__name__}: {theirs}"
+    else:
+        pairs = [
+            f"{name} {theirs.get(name)} where {mine} is here"
+            for name, mine in ours.items()
+            if theirs.get(name) != mine
+        ]
+        found = f"it has {', '.join(pairs)}" if pairs else ""
+    if not found:
+        return ""
+    return (
+        f"Workers must have the versions of this process, but of {address} {found}. Start "
+        "it from the same environment."
+    )
+
+
 def _settings() -> dict[str, Any]:
     """Those of this process, if it uses JAX."""
     if "jax" not in sys.modules:
