@@ -7,6 +7,7 @@ import pytest
 
 import kythera as ky
 from kythera import errors
+from kythera.estimators.retrain import _simulated, _with
 from kythera.instruments import telescope
 
 KEY = jax.random.key(3)
@@ -56,6 +57,43 @@ def test_warm_starts_save_events():
     assert np.mean(warm[-3:]) < 1.3 * FLOOR
     assert min(cold) > 1.3 * FLOOR
     assert warm[0] == pytest.approx(cold[0], rel=1.0)
+
+
+def test_simultaneous_training_needs_no_further_events():
+    """Weights learn from the events of the evaluation itself, which came before."""
+    case, engine = problem(500), ky.Retrain(ky.Pathwise(), events=None, steps=25)
+    engine.check(case)
+    state = engine.init(case, key=KEY)
+    seen, losses = [], []
+    for i in range(30):
+        seen.append(state.weights)
+        keys = jax.random.fold_in(KEY, i)[None]
+        [found], state = engine(case, case.space.start[None], state, key=keys, map=map)
+        assert found.events == 500
+        losses.append(found.total.value)
+    assert np.mean(losses[-5:]) < 1.3 * FLOOR  # Retrain's own data: the test above
+    # The last loss is that of the weights before, on the events that trained the next ones.
+    events = jax.random.split(jax.random.fold_in(KEY, 29), 4)[3]
+    before = _with(case, seen[-1])
+    [again], _ = ky.Pathwise()(
+        before, case.space.start[None], None, key=events[None], map=map
+    )
+    assert again.total.value == losses[-1]
+    rows = _simulated(case, (case.space.start, events))
+    trace = before.pipeline.analyse(case.space.template, *rows, key=events)
+    told = np.mean(Squares().loss(None, trace)["slope"])
+    assert told == pytest.approx(losses[-1], rel=1e-5)
+
+
+def test_design_and_weights_move_together():
+    case, engine = problem(500), ky.Retrain(ky.Pathwise(), events=None, steps=25)
+    found = ky.optimise(case, ky.adam(0.05), engine, key=KEY, max_trials=40)
+    wide = found.problem.space.decode(jnp.asarray(found.u_best)).z
+    assert np.ptp(np.asarray(wide)) > 0.6  # the planes go apart, from 0.4, towards 1
+    with pytest.raises(
+        errors.UnsupportedError, match="`Pathwise` and `Direct` can tell"
+    ):
+        ky.Retrain(ky.FiniteDifference(), events=None).check(case)
 
 
 def test_start_and_best_are_judged_by_weights_that_were_trained_alike():

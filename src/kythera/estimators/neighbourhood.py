@@ -17,6 +17,7 @@ from kythera.core.evaluation import Map, outcomes
 from kythera.core.problem import Problem
 from kythera.core.stage import declared
 from kythera.core.types import Array, Float, Key, PyTree, Vector
+from kythera.estimators.chunks import over_chunks
 from kythera.surrogates.base import AbstractSurrogate
 
 FAR = 1.0  # of the loss's spread: a model that misses it by more is none
@@ -171,8 +172,7 @@ def _rows(
     problem: Problem, target: Target, u: Vector, key: Key
 ) -> tuple[Array, Array, PyTree]:
     """Truth and target as flat rows, and the tally of one design; the key is of its events."""
-    count, size = problem.chunks
-    design = problem.design(u)
+    size, design = problem.chunks[1], problem.design(u)
 
     def chunk(k: Key) -> tuple[Array, Array, PyTree]:
         truth, signal = problem.pipeline.simulate(design, size, key=k)
@@ -182,11 +182,7 @@ def _rows(
         found = tally if target == "tally" else getattr(trace, target)
         return _flat(truth, size), _flat(found, size), tally
 
-    if problem.pipeline.is_host:
-        parts = [chunk(jax.random.fold_in(key, i)) for i in range(count)]
-        return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
-    parts = jax.lax.map(chunk, measure.chunk_keys(key, 0, count))
-    return jax.tree.map(lambda v: v.reshape(count * size, *v.shape[2:]), parts)
+    return over_chunks(problem, key, chunk)
 
 
 def _kept_rows(

@@ -18,7 +18,10 @@ from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
 from kythera.core.stage import AbstractLearnedStage, has_host_stage
 from kythera.core.types import Array, Float, Key, PyTree, Vector
+from kythera.estimators.chunks import over_chunks
+from kythera.estimators.direct import Direct
 from kythera.estimators.one_by_one import AbstractOneByOne
+from kythera.estimators.pathwise import Pathwise
 
 S = TypeVar("S")
 
@@ -28,12 +31,14 @@ class Learnt(NamedTuple):
 
     Args:
         weights: the real arrays of the learned stages, as they are now.
+        adam: what Adam remembers of their slopes.
         first: point of the cube that was seen first, shape (n,); nan before there is one.
         last: that was seen last.
         inner: state of the inner engine.
     """
 
     weights: PyTree
+    adam: PyTree
     first: np.ndarray
     last: np.ndarray
     inner: Any
@@ -47,8 +52,13 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
     loss. The inner engine then evaluates on events of its own, with the weights held fixed:
     the derivative through them vanishes where the training has converged.
 
-    Warm: training starts from the weights of the design before, and few steps and events
+    Warm: training goes on from the weights of the design before, and few steps and events
     keep them up to date. Cold: it starts anew at each design.
+
+    Simultaneous (`events=None`, with `Pathwise` or `Direct`): no further events are
+    simulated. Each evaluation sees the weights as they are, and they then learn from its
+    own events, so that design and reconstruction move together. The first designs are
+    judged by weights that know little.
 
     For the report the weights are trained anew on start and last design together, from the
     same first weights, in ten times as many steps: start and best are judged by one and the
@@ -56,7 +66,8 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
 
     Args:
         estimator: the inner engine.
-        events: rows that are simulated for training at each design.
+        events: rows that are simulated for training at each design; None: those of the
+            evaluation, after it.
         steps: of Adam at each design.
         batch: rows in each step.
         rate: of Adam.
@@ -64,7 +75,7 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
     """
 
     estimator: AbstractEstimator[S]
-    events: int = eqx.field(static=True, default=1000)
+    events: int | None = eqx.field(static=True, default=1000)
     steps: int = eqx.field(static=True, default=100)
     batch: int = eqx.field(static=True, default=256)
     rate: float = eqx.field(static=True, default=3e-3)
@@ -72,8 +83,10 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
 
     def __check_init__(self):
         """Refuse counts below one."""
-        for name in ("events", "steps", "batch"):
-            value = getattr(self, name)
+        counts = {"steps": self.steps, "batch": self.batch}
+        if self.events is not None:
+            counts["events"] = self.events
+        for name, value in counts.items():
             if int(value) != value or value < 1:
                 raise errors.InputError(
                     f"`{name}` must be a whole number >= 1, but is {value}. Try 100."
@@ -91,6 +104,12 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
     def check(self, problem: Problem) -> None:
         """Needs something to be trained, and JAX behind the simulator."""
         self.estimator.check(problem)
+        if self.events is None and not isinstance(self.estimator, Pathwise | Direct):
+            raise errors.UnsupportedError(
+                "With `events=None` the weights learn from the events of the evaluation, "
+                "which `Pathwise` and `Direct` can tell, but not "
+                f"`{type(self.estimator).__name__}`. Give the number of `events`."
+            )
         pipeline = problem.pipeline
         rest = (pipeline.reconstruction, pipeline.inference)
         if not _learned(pipeline):
@@ -109,11 +128,12 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
 
     def price(self, problem: Problem) -> int:
         """That of the inner engine, and the events of the training."""
-        return self.estimator.price(problem) + self._data(problem).price
+        further = 0 if self.events is None else self._data(problem).price
+        return self.estimator.price(problem) + further
 
     def _data(self, problem: Problem) -> Problem:
         """The problem with as many events as the training sees."""
-        return problem.replace(events=self.events)
+        return problem.replace(events=self.events or problem.events)
 
     def init(self, problem: Problem, *, key: Key) -> Learnt:
         """Fresh weights."""
@@ -121,56 +141,102 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
         nowhere = np.full(
             problem.space.size, np.nan, np.asarray(problem.space.start).dtype
         )
-        weights = jax.device_get(_weights(_fresh(problem.pipeline, own)))
+        weights = _weights(_fresh(problem.pipeline, own))
+        weights, adam = jax.device_get((weights, optax.adam(self.rate).init(weights)))
         state = self.estimator.init(problem, key=inner)
-        return Learnt(weights, nowhere, nowhere, state)
+        return Learnt(weights, adam, nowhere, nowhere, state)
 
     def evaluate(
         self, problem: Problem, u: np.ndarray, state: Learnt, key: Key, map: Map
     ) -> tuple[Evaluation, Learnt]:
         """Simulate, train, evaluate; weights that diverge are not kept."""
         simulate, train, fresh, evaluate = jax.random.split(key, 4)
+        if self.events is None:
+            return self._simultaneous(problem, u, state, (train, fresh, evaluate), map)
         data, price = self._data(problem), self.price(problem)
         work = functools.partial(_simulated, data)
         [rows] = outcomes(map, work, [(u, simulate)])
         if isinstance(rows, errors.SimulationError):
             return Evaluation.failed(str(rows), price), state
-        weights = state.weights
+        learnt, cause = self._learnt(data, u, rows, state, train, fresh)
+        if cause:
+            return Evaluation.failed(cause, price), state
+        [found], inner = self.estimator(
+            _with(problem, learnt.weights),
+            jnp.asarray(u)[None],
+            state.inner,
+            key=evaluate[None],
+            map=map,
+        )
+        return dataclasses.replace(found, events=price), learnt._replace(inner=inner)
+
+    def _simultaneous(
+        self,
+        problem: Problem,
+        u: np.ndarray,
+        state: Learnt,
+        keys: tuple[Key, Key, Key],
+        map: Map,
+    ) -> tuple[Evaluation, Learnt]:
+        """Evaluate, then train on the same events."""
+        train, fresh, evaluate = keys
+        [found], inner = self.estimator(
+            _with(problem, state.weights),
+            jnp.asarray(u)[None],
+            state.inner,
+            key=evaluate[None],
+            map=map,
+        )
+        if found.cause:
+            return found, state
+        rows = _simulated(problem, (u, evaluate))
+        learnt, cause = self._learnt(problem, u, rows, state, train, fresh)
+        if cause:
+            return Evaluation.failed(cause, found.events), state
+        return found, learnt._replace(inner=inner)
+
+    def _learnt(
+        self,
+        data: Problem,
+        u: np.ndarray,
+        rows: PyTree,
+        state: Learnt,
+        train: Key,
+        fresh: Key,
+    ) -> tuple[Learnt, str]:
+        """After some steps on the rows of one design; why that failed, else empty."""
+        weights, adam = state.weights, state.adam
         if not self.warm:
-            weights = _weights(_fresh(problem.pipeline, fresh))
-        weights, course = self._trained(
-            data, u[None], [rows], weights, train, self.steps
+            weights = _weights(_fresh(data.pipeline, fresh))
+            adam = optax.adam(self.rate).init(weights)
+        weights, adam, course = self._trained(
+            data, u[None], [rows], (weights, adam), train, self.steps
         )
         if not np.all(np.isfinite(course)):
             at = int(np.argmin(np.isfinite(course)))
-            return Evaluation.failed(
+            return state, (
                 f"the training of the reconstruction diverged: its loss is {course[at]} at "
-                f"step {at}. Lower `rate`, which is {self.rate}",
-                price,
-            ), state
-        learnt = _with(problem, weights)
-        [found], inner = self.estimator(
-            learnt, jnp.asarray(u)[None], state.inner, key=evaluate[None], map=map
-        )
+                f"step {at}. Lower `rate`, which is {self.rate}"
+            )
         first = u if np.any(np.isnan(state.first)) else state.first
-        state = Learnt(weights, np.asarray(first), np.asarray(u), inner)
-        return dataclasses.replace(found, events=price), state
+        at = (np.asarray(first), np.asarray(u))
+        return Learnt(weights, adam, *at, state.inner), ""
 
     def _trained(
         self,
         data: Problem,
         us: np.ndarray,
         rows: list[PyTree],
-        weights: PyTree,
+        begin: tuple[PyTree, PyTree],
         key: Key,
         steps: int,
-    ) -> tuple[PyTree, np.ndarray]:
-        """Weights after some steps on the rows of one or more designs, and their losses."""
+    ) -> tuple[PyTree, PyTree, np.ndarray]:
+        """Weights and Adam after some steps on the rows of some designs, and the losses."""
         stacked = jax.tree.map(lambda *v: jnp.stack(v), *rows)
-        weights = jax.tree.map(jnp.asarray, weights)
+        begin = jax.tree.map(jnp.asarray, begin)
         settings = (steps, self.batch, self.rate)
         return measure.fetch(
-            _train(data, jnp.asarray(us, float), stacked, weights, key, settings)
+            _train(data, jnp.asarray(us, float), stacked, begin, key, settings)
         )
 
     def measured(self, problem: Problem, state: Learnt) -> Problem:
@@ -188,8 +254,9 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
             ]
         except errors.SimulationError:  # the search is not lost for its report
             return _with(inner, state.weights)
-        weights, course = self._trained(
-            data, us, rows, weights, jax.random.fold_in(key, 3), 10 * self.steps
+        begin = (weights, optax.adam(self.rate).init(weights))
+        weights, _, course = self._trained(
+            data, us, rows, begin, jax.random.fold_in(key, 3), 10 * self.steps
         )
         return _with(inner, weights if np.all(np.isfinite(course)) else state.weights)
 
@@ -242,8 +309,10 @@ def _with(problem: Problem, weights: list[PyTree]) -> Problem:
 
 def _simulate(problem: Problem, u: Vector, key: Key) -> PyTree:
     """Truth and signal of all training events."""
-    size = int(np.prod(problem.chunks))
-    return problem.pipeline.simulate(problem.design(u), size, key=key)
+    design, size = problem.design(u), problem.chunks[1]
+    return over_chunks(
+        problem, key, lambda k: problem.pipeline.simulate(design, size, key=k)
+    )
 
 
 _compiled = jit(_simulate)
@@ -252,7 +321,7 @@ _compiled = jit(_simulate)
 def _simulated(problem: Problem, item: tuple) -> PyTree:
     """One design in this process, as NumPy arrays."""
     u, key = jnp.asarray(item[0], float), item[1]
-    if has_host_stage(problem.pipeline.simulator):
+    if problem.pipeline.is_host:
         return jax.device_get(_simulate(problem, u, key))
     return measure.fetch(_compiled(problem, u, key))
 
@@ -262,10 +331,10 @@ def _train(
     problem: Problem,
     us: Float[Array, "design n"],
     rows: PyTree,
-    weights: PyTree,
+    begin: tuple[PyTree, PyTree],
     key: Key,
     settings: tuple[int, int, float],
-) -> tuple[PyTree, Vector]:
+) -> tuple[PyTree, PyTree, Vector]:
     """Steps of Adam down the mean loss over the designs."""
     steps, batch, rate = settings
     rule = optax.adam(rate)
@@ -292,6 +361,5 @@ def _train(
         update, state = rule.update(slope, state)
         return (eqx.apply_updates(weights, update), state), value
 
-    first = (weights, rule.init(weights))
-    (weights, _), course = jax.lax.scan(step, first, jax.random.split(key, steps))
-    return weights, course
+    (weights, adam), course = jax.lax.scan(step, begin, jax.random.split(key, steps))
+    return weights, adam, course
