@@ -115,13 +115,10 @@ class LocalSurrogate(AbstractOneByOne[Memory]):
         measured, course, missed = measure.fetch(
             _learnt(problem, model, self.radius, here, memory, rows, learn)
         )
-        evaluation = measure.finish(problem, measured, price)
-        cause = neighbourhood.distrust(
-            type(model).__name__, course, float(missed), "Quadratic"
-        )
-        if cause and not evaluation.cause:
-            return Evaluation.failed(cause, price), state
-        return evaluation, state
+        name = type(model).__name__
+        return neighbourhood.concluded(
+            problem, measured, course, float(missed), price, name, "Quadratic"
+        ), state
 
 
 def latin_hypercube(

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from kythera import errors
 from kythera.core import measure
 from kythera.core.compilation import jit
-from kythera.core.evaluation import Map, outcomes
+from kythera.core.evaluation import Evaluation, Map, outcomes
 from kythera.core.problem import Problem
 from kythera.core.stage import declared
 from kythera.core.types import Array, Float, Key, PyTree, Vector
@@ -323,25 +323,39 @@ def miss(
     )
 
 
-def distrust(name: str, course: np.ndarray, missed: float, instead: str) -> str:
-    """Why a model is not to be believed; empty where it is.
+def concluded(
+    problem: Problem,
+    found: measure.Measurement,
+    course: np.ndarray,
+    missed: float,
+    price: int,
+    name: str,
+    instead: str,
+) -> Evaluation:
+    """The evaluation of a model; failed, with the cause, where the model is none.
 
     Args:
-        name: of the model.
+        problem: what was evaluated.
+        found: measurement with the model's gradients.
         course: of the training's loss.
         missed: see `miss`.
+        price: primaries that were simulated.
+        name: of the model.
         instead: what to use.
     """
     if not np.all(np.isfinite(course)):
         at = int(np.argmin(np.isfinite(course)))
-        return (
+        return Evaluation.failed(
             f"the training of `{name}` diverged: its loss is {course[at]} at step {at}. "
-            f"Lower its learning rate, or use `{instead}`"
+            f"Lower its learning rate, or use `{instead}`",
+            price,
         )
-    if not missed <= FAR:
-        return (
-            f"`{name}` did not learn: at the present design it misses the measured loss by "
-            f"{missed:.3g} times what one event and the region change it. Train it longer, or "
-            f"use `{instead}`"
-        )
-    return ""
+    evaluation = measure.finish(problem, found, price)
+    if evaluation.cause or missed <= FAR:
+        return evaluation
+    return Evaluation.failed(
+        f"`{name}` did not learn: at the present design it misses the measured loss by "
+        f"{missed:.3g} times what one event and the region change it. Train it longer, or "
+        f"use `{instead}`",
+        price,
+    )
