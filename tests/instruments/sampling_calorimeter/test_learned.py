@@ -18,9 +18,9 @@ from kythera.instruments.sampling_calorimeter.simulator import Particles
 KEY = jax.random.key(8)
 
 
-def problem(**options):
+def problem(particles, **options):
     return sampling_calorimeter.problem(
-        particles="gamma", reconstruction="network", **options
+        particles=particles, reconstruction="network", **options
     )
 
 
@@ -84,33 +84,57 @@ def test_the_loss_is_that_of_the_formula(relative):
         assert float(terms[name]) == pytest.approx(want, rel=1e-4)
 
 
-def linear(case, events):
-    """Loss of the linear calibration on the same problem, its own events."""
-    plain = sampling_calorimeter.problem(particles="gamma", events=events)
-    u = np.asarray(case.space.start)[None]
-    [found] = evaluate(plain, "value", (u, jax.random.key(77)[None]))
+def linear(case, u):
+    """Loss of the linear calibration at the same design, on events of its own."""
+    kinds = ",".join(case.objective.kinds)
+    plain = sampling_calorimeter.problem(particles=kinds, events=case.events)
+    [found] = evaluate(plain, "value", (np.asarray(u)[None], jax.random.split(KEY, 1)))
     return found.total
 
 
 @pytest.mark.slow
-def test_it_learns_to_calibrate():
-    """On fresh events, from AIDO's start: at or below the best linear calibration."""
-    case = problem(events=20_000)
+@pytest.mark.parametrize(
+    ("particles", "at_most"), [("gamma", 0.95), ("gamma,pi+", 0.95)]
+)
+def test_it_learns_more_than_a_linear_calibration(particles, at_most):
+    """At AIDO's start, on fresh events: a seventh better, for photons too (leakage)."""
+    case = problem(particles, events=20_000)
     engine = ky.Retrain(ky.Direct(), events=8000, steps=2000)
     state = engine.init(case, key=KEY)
     [found], _ = engine(case, case.space.start[None], state, key=KEY[None], map=map)
-    want = linear(case, 20_000)
-    error = 3 * np.hypot(found.total.stderr, want.stderr)
-    assert found.total.value < 1.02 * want.value + error
+    want = linear(case, case.space.start)
+    error = 2 * np.hypot(found.total.stderr, at_most * want.stderr)
+    assert found.total.value < at_most * want.value + error
 
 
-def followed(warm, designs, steps):
-    """Losses along a path of designs."""
-    case = problem(events=4000)
-    engine = ky.Retrain(ky.Direct(), events=1000, steps=steps, warm=warm)
-    state, losses = engine.init(case, key=KEY), []
-    for i, u in enumerate(designs):
+def followed(case, warm, events, path):
+    """Losses along a path of designs, in units of what a linear calibration leaves.
+
+    Twenty times through the training events of each design.
+    """
+    steps = 20 * events // 256
+    engine = ky.Retrain(ky.Direct(), events=events, steps=steps, warm=warm)
+    state, ratios = engine.init(case, key=KEY), []
+    for i, (u, floor) in enumerate(path):
         keys = jax.random.fold_in(KEY, i)[None]
         [found], state = engine(case, u[None], state, key=keys, map=map)
-        losses.append(found.total.value)
-    return np.array(losses)
+        ratios.append(found.total.value / floor)
+    return np.mean(ratios[-6:])
+
+
+@pytest.mark.slow
+def test_warm_starts_save_events():
+    """Twelve designs on the way from AIDO's start to much crystal behind little iron.
+
+    1000 events at each are as good as 8000 where training starts anew.
+    """
+    case = problem("gamma,pi+", events=8000)
+    first = np.asarray(case.space.start)
+    last = first.copy()
+    last[0], last[3] = 0.02, 0.63  # 1.2 cm and 63 cm
+    points = [jnp.asarray(first + (last - first) * i / 11) for i in range(12)]
+    path = [(u, linear(case, u).value) for u in points]
+    warm, cold = (followed(case, warm, 1000, path) for warm in (True, False))
+    assert warm < 1.15
+    assert cold > 1.3 * warm
+    assert followed(case, False, 4000, path) > warm

@@ -1,5 +1,7 @@
 """The same calorimeter in Geant4: layers as boxes, photons and electrons as particles."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -98,10 +100,8 @@ class Geant4Showers(AbstractHostSimulator[Stack, Particles, np.ndarray]):
         kind, energy = np.asarray(x.kind, int), np.asarray(x.energy, float)
         check_kinds({KINDS[i] for i in np.unique(kind)}, errors.SimulationError)
         along = np.broadcast_to([0.0, 0.0, 1.0], (len(kind), 3))
-        particles = gun.Particles(
-            PDG[kind], energy, -GAP * along, along, np.ones(len(kind))
-        )  # type: ignore[arg-type]
-        return self.geant4.run(design, particles, seed=seed)
+        columns: Any = PDG[kind], energy, -GAP * along, along, np.ones(len(kind))
+        return self.geant4.run(design, gun.Particles(*columns), seed=seed)
 
 
 def check_kinds(

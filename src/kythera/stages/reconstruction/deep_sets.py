@@ -50,14 +50,14 @@ class DeepSets(AbstractLearnedStage):
         """See the class."""
         key = jax.random.key(0) if key is None else key
         self.elements = elements
-        self.phi, self.rho = _networks(inputs, summary, outputs, width, depth, key)
+        sizes = inputs, summary, outputs
+        self.phi, self.rho = _networks(sizes, width, depth, key)
 
     def fresh(self, key: Key) -> "DeepSets":
         """New weights."""
         phi, rho = self.phi, self.rho
-        new = _networks(
-            phi.in_size, phi.out_size, rho.out_size, phi.width_size, phi.depth, key
-        )
+        sizes = phi.in_size, phi.out_size, rho.out_size
+        new = _networks(sizes, phi.width_size, phi.depth, key)
         return eqx.tree_at(lambda s: (s.phi, s.rho), self, new)
 
     def __call__(self, design: Any, x: Any, *, key: Key) -> Float[Array, "event out"]:
@@ -71,9 +71,10 @@ class DeepSets(AbstractLearnedStage):
 
 
 def _networks(
-    inputs: int, summary: int, outputs: int, width: int, depth: int, key: Key
+    sizes: tuple[Any, Any, Any], width: int, depth: int, key: Key
 ) -> tuple[eqx.nn.MLP, eqx.nn.MLP]:
-    """phi and rho."""
+    """phi and rho, from inputs over the summary to outputs."""
+    inputs, summary, outputs = sizes
     one, other = jax.random.split(key)
     return (
         eqx.nn.MLP(inputs, summary, width, depth, jax.nn.silu, key=one),
