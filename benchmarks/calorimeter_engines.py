@@ -72,7 +72,7 @@ def local_surrogate(simulator: str) -> Search:
 def end_to_end(simulator: str) -> Search:
     events, designs = (1024, 16) if simulator == "parametrised" else (60, 9)
     steps = BUDGET[simulator] // ((1 + designs) * events)
-    engine = ky.EndToEndSurrogate(designs=designs)  # type: ignore[attr-defined]
+    engine = ky.EndToEndSurrogate(designs=designs)
     return Search(ky.adam(0.05, schedule=steps), engine, events)
 
 
@@ -217,12 +217,12 @@ def figure(rows: list[dict]) -> str:
     for tick in range(0, 201, 50):
         parts.append(f'<text x="{left + 4 * tick}" y="{bottom + 12}">{tick} cm</text>')
     for i, name in enumerate(names):
-        x, y = left + 190 * i, bottom + 26
+        x, y, words = left + 190 * i, bottom + 26, name.replace("_", " ")
         parts.append(
             f'<rect x="{x}" y="{y}" width="14" height="14" fill="{COLOURS[name]}" '
-            f'fill-opacity="0.75"/><text x="{x + 20}" y="{y + 12}">{name}</text>'
+            f'fill-opacity="0.75"/><text x="{x + 20}" y="{y + 12}">{words}</text>'
         )
-    size = f'viewBox="0 0 {left + 850} {bottom + 50}" font-family="sans-serif" font-size="14"'
+    size = f'viewBox="0 0 {left + 860} {bottom + 50}" font-family="sans-serif" font-size="14"'
     back = '<rect width="100%" height="100%" fill="white"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{back}{"".join(parts)}</svg>\n'
