@@ -75,7 +75,8 @@ def needs() -> Callable[..., None]:
 def geant4_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated tables for Geant4: one folder, because a process reads its data once."""
     folder = tmp_path_factory.mktemp("geant4")
-    geant4_tables_.write(folder, (1, 6, 7, 8, 18, 26, 74, 82))
+    light, heavy = (1, 6, 7, 8, 14, 18, 22, 26, 29, 32, 33), (53, 55, 74, 82, 83)
+    geant4_tables_.write(folder, (*light, *heavy))
     return folder
 
 

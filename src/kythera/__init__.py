@@ -45,6 +45,7 @@ _HOME = {
         "Trial",
     ),
     "stages.objectives.information": ("MutualInformation",),
+    "stages.reconstruction.deep_sets": ("DeepSets",),
     "stages.reconstruction.network": ("Network",),
     "stages.simulators.host": ("HostSimulator", "from_function"),
     "stages.simulators.program": ("ProgramSimulator",),

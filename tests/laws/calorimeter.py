@@ -6,10 +6,13 @@ import jax.numpy as jnp
 from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
 from kythera.core.space import Real, Space
-from kythera.core.stage import AbstractSimulator
+from kythera.core.stage import AbstractSimulator, AbstractStage
 from kythera.core.types import Array, Key
 from kythera.instruments.sampling_calorimeter import Stack
-from kythera.instruments.sampling_calorimeter.reconstruction import CalibratedError
+from kythera.instruments.sampling_calorimeter.reconstruction import (
+    CalibratedError,
+    PredictedError,
+)
 from kythera.instruments.sampling_calorimeter.simulator import (
     ParticleBeam,
     Particles,
@@ -42,6 +45,16 @@ def particles(events: int, key: Key) -> Particles:
     return beam()(events, key=key)
 
 
+def photons(events: int, key: Key) -> Particles:
+    """Photons and electrons of little energy, for Geant4."""
+    return ParticleBeam(("gamma", "e-"), 0.5, 1.0)(events, key=key)
+
+
+def deposits(events: int, key: Key) -> Array:
+    """In four layers, GeV."""
+    return jax.random.exponential(key, (events, 4))
+
+
 def recorded() -> Recorded:
     """Twenty showers in a block of 30 slices."""
     key = jax.random.key(3)
@@ -65,6 +78,14 @@ class Shower(AbstractSimulator[Point, Particles, Array]):
         return x.energy[:, None] * share + 0.2 * jnp.sqrt(x.energy)[:, None] * normal
 
 
+class Total(AbstractStage[Point, Array, Array]):
+    """The sum of all layers."""
+
+    def __call__(self, design: Point, x: Array, *, key: Key) -> Array:
+        """Shape (event,)."""
+        return jnp.sum(x, -1)
+
+
 def calibrated() -> Problem:
     """Their calibration."""
     return Problem(
@@ -72,4 +93,14 @@ def calibrated() -> Problem:
         pipeline=Pipeline(ParticleBeam(("gamma", "pi+")), Shower()),
         objective=CalibratedError(),
         events=4000,
+    )
+
+
+def predicted() -> Problem:
+    """The same with the plain sum as the energy."""
+    problem = calibrated()
+    line = problem.pipeline
+    return problem.replace(
+        pipeline=Pipeline(line.source, line.simulator, Total()),
+        objective=PredictedError(relative=True),
     )

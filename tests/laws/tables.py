@@ -42,6 +42,8 @@ from kythera.instruments.muon_portal import (
     x0_map,
 )
 from kythera.instruments.muon_portal.reconstruction import TrackFits
+from kythera.instruments.sampling_calorimeter import geant4 as layers
+from kythera.instruments.sampling_calorimeter import learned
 from kythera.instruments.sampling_calorimeter import reconstruction as calibration
 from kythera.instruments.sampling_calorimeter import simulator as stack
 from kythera.instruments.telescope.design import Telescope
@@ -57,6 +59,7 @@ from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.policy import Policy
 from kythera.optimisers.random_search import RandomSearch
 from kythera.stages.objectives.information import MutualInformation
+from kythera.stages.reconstruction.deep_sets import DeepSets
 from kythera.stages.reconstruction.network import Network
 from kythera.stages.simulators import geant4, host, program, torch
 from kythera.stages.sources import gun, pythia8
@@ -271,6 +274,7 @@ def _portal_bench(stage: AbstractStage, rows: int = 2) -> Bench:
 # What a member needs that is an extra.
 LIBRARIES: dict[type, str] = {
     geant4.Geant4Simulator: "calzone",
+    layers.Geant4Showers: "calzone",
     pythia8.Pythia8: "pythia8mc",
     torch.TorchStage: "torch",
 }
@@ -298,6 +302,11 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     LineFit: lambda: Bench(LineFit(), _telescopes(), _normal((4,))),
     Network: lambda: Bench(
         Network(lambda design, x: x + design.x, 3), _points(), _normal((3,))
+    ),
+    DeepSets: lambda: Bench(
+        DeepSets(lambda design, x: (x[..., :3] + design.x, x[..., 3]), 3),
+        _points(),
+        _normal((6, 4)),
     ),
     textbook.Readout: lambda: Bench(textbook.Readout(0.5), _points(), _normal(())),
     host.HostSimulator: lambda: Bench(
@@ -348,6 +357,12 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     calibration.ActiveDeposits: lambda: Bench(
         calibration.ActiveDeposits(), calorimeter.stacks()[:1], _normal((4,))
     ),
+    learned.EnergyNetwork: lambda: Bench(
+        learned.EnergyNetwork(4), calorimeter.stacks(), calorimeter.deposits
+    ),
+    layers.Geant4Showers: lambda: Bench(
+        layers.Geant4Showers(2), calorimeter.stacks(), calorimeter.photons
+    ),
     host._HostCalls: lambda: _bench_of(_function_problem()),
     host._TracedCalls: lambda: _bench_of(
         _traced_problem(), {"a": jnp.array(0.0), "b": jnp.array(0.0)}
@@ -390,6 +405,7 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     objective.AtMost: lambda: _with(objective.AtMost("length", _length, 1.0)),
     **portal.GOALS,
     calibration.CalibratedError: calorimeter.calibrated,
+    calibration.PredictedError: calorimeter.predicted,
 }
 
 ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {

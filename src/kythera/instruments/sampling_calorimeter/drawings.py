@@ -139,7 +139,7 @@ def _space(design: Stack) -> dict[str, Any]:
 
 def _profile(problem: Any, designs: dict[str, Stack], key: Any) -> dict[str, Any]:
     """Mean part of the energy in each layer, at the layer's middle."""
-    truth = problem.pipeline.source(1000, key=key)
+    truth = problem.pipeline.source(min(1000, problem.events), key=key)
     particles = truth.particles if isinstance(truth, RecordedShowers) else truth
     traces = []
     for name, stack in designs.items():

@@ -14,12 +14,15 @@ from kythera.instruments.sampling_calorimeter.design import (
     check_materials,
 )
 from kythera.instruments.sampling_calorimeter.drawings import draw, sketch
+from kythera.instruments.sampling_calorimeter.geant4 import Geant4Showers, check_kinds
+from kythera.instruments.sampling_calorimeter.learned import EnergyNetwork
 from kythera.instruments.sampling_calorimeter.reconstruction import (
     ActiveDeposits,
     CalibratedError,
+    PredictedError,
 )
 from kythera.instruments.sampling_calorimeter.simulator import ParticleBeam, ShowerModel
-from kythera.units import GeV, cm
+from kythera.units import GeV, cm, mm
 
 # AIDO's start: thicknesses in cm, and the materials that it gives 99%.
 ABSORBER = (9.030052, 10.446664, 36.0)
@@ -27,6 +30,8 @@ ACTIVE = (37.155209, 29.665525, 27.5)
 ABSORBER_MATERIAL = ("iron", "lead", "iron")
 ACTIVE_MATERIAL = ("lead_tungstate", "polystyrene", "polystyrene")
 OBJECTIVES = ("aido", "resolution")
+SIMULATORS = ("parametrised", "geant4")
+RECONSTRUCTIONS = ("linear", "network")
 
 
 def start(
@@ -103,8 +108,11 @@ def problem(
     max_cost: float = 200_000.0,
     absorbers: str = "lead,iron",
     actives: str = "lead_tungstate,polystyrene",
+    simulator: str = "parametrised",
+    cut: float = 0.7 * mm,
+    reconstruction: str = "linear",
 ) -> Problem[Stack]:
-    """AIDO's calorimeter (arXiv:2502.02152), with parametrised showers.
+    """AIDO's calorimeter (arXiv:2502.02152), with parametrised showers or with Geant4.
 
     Args:
         pairs: of an absorber and an active layer at the start.
@@ -120,18 +128,64 @@ def problem(
         absorbers: materials to choose from, separated by commas, names in
             `design.PRICES`.
         actives: likewise.
+        simulator: "parametrised"; or "geant4", for photons and electrons.
+        cut: range below which Geant4 produces no secondaries, m.
+        reconstruction: "linear", a calibration fitted inside the objective; or "network",
+            which is trained under `Retrain`.
 
     Returns:
         6 thicknesses and 6 choices of two (18 coordinates) by default. Length and cost are
         kept exactly.
 
     Raises:
-        InputError: unknown particle, material or objective, or numbers out of range.
+        InputError: unknown particle, material or option, or numbers out of range.
+        UnsupportedError: pions in Geant4.
     """
-    if objective not in OBJECTIVES:
-        raise errors.InputError(
-            f"{objective!r} is not known. {errors.nearest(objective, OBJECTIVES)}"
-        )
+    _check_words(objective, simulator, reconstruction)
+    _check_numbers(pairs, spare, max_length, max_cost)
+    kinds, absorber_names, active_names = map(_words, (particles, absorbers, actives))
+    check_materials(absorber_names, "absorber")
+    check_materials(active_names, "active")
+    beam, showers = ParticleBeam(kinds, low, high), ShowerModel()
+    if simulator == "geant4":
+        check_kinds(kinds, errors.UnsupportedError)
+        showers = Geant4Showers(pairs + spare, cut=cut)
+    stack = start(pairs, spare, absorber_names, active_names)
+    relative = objective == "resolution"
+    energies, error = ActiveDeposits(), CalibratedError(kinds, relative)
+    if reconstruction == "network":
+        energies = EnergyNetwork(len(absorber_names) + len(active_names))
+        error = PredictedError(kinds, relative)
+    return Problem(
+        space=space(stack, WithinLimits(max_length, max_cost), spare),
+        pipeline=Pipeline(beam, showers, energies),
+        objective=error,
+        events=events,
+        draw=draw,
+        sketch=sketch,
+        name="sampling_calorimeter",
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _check_words(objective: str, simulator: str, reconstruction: str) -> None:
+    """Refuse options that are not known."""
+    for word, known in (
+        (objective, OBJECTIVES),
+        (simulator, SIMULATORS),
+        (reconstruction, RECONSTRUCTIONS),
+    ):
+        if word not in known:
+            raise errors.InputError(
+                f"{word!r} is not known. {errors.nearest(word, known)}"
+            )
+
+
+def _check_numbers(pairs: int, spare: int, max_length: float, max_cost: float) -> None:
+    """Refuse a stack without layers, and limits that nothing keeps."""
     if pairs < 1 or spare < 0:
         raise errors.InputError(
             "A calorimeter needs at least one pair of layers, and spare ones >= 0, but "
@@ -142,22 +196,3 @@ def problem(
             f"Limits must be > 0, but `max_length` is {max_length} m and `max_cost` "
             f"{max_cost}. AIDO's are 2 m and 200000."
         )
-    kinds, absorber_names, active_names = map(_words, (particles, absorbers, actives))
-    check_materials(absorber_names, "absorber")
-    check_materials(active_names, "active")
-    stack = start(pairs, spare, absorber_names, active_names)
-    return Problem(
-        space=space(stack, WithinLimits(max_length, max_cost), spare),
-        pipeline=Pipeline(
-            ParticleBeam(kinds, low, high), ShowerModel(), ActiveDeposits()
-        ),
-        objective=CalibratedError(kinds, relative=objective == "resolution"),
-        events=events,
-        draw=draw,
-        sketch=sketch,
-        name="sampling_calorimeter",
-    )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -31,7 +31,14 @@ class ActiveDeposits(AbstractStage[Stack, Array, Array]):
         self, design: Stack, x: Float[Array, "event layer"], *, key: Key
     ) -> Float[Array, "event pair"]:
         """Scaled deposits, GeV, shape (event, pair)."""
-        return x[:, 1::2] / (jnp.sum(typical_response(design)[1::2]) + 0.02)
+        return scaled(design, x)
+
+
+def scaled(
+    design: Stack, deposits: Float[Array, "event layer"]
+) -> Float[Array, "event pair"]:
+    """What `ActiveDeposits` keeps."""
+    return deposits[:, 1::2] / (jnp.sum(typical_response(design)[1::2]) + 0.02)
 
 
 class CalibratedError(AbstractObjective):
@@ -57,19 +64,15 @@ class CalibratedError(AbstractObjective):
 
     def tally(self, design: Stack, trace: Trace) -> dict[str, Any]:
         """Moments of each kind: weights, features, and what they miss of the energy."""
-        truth = trace.truth
-        if isinstance(truth, RecordedShowers):
-            truth = truth.particles
+        truth = particles_of(trace)
         return {kind: self._moments(truth, trace.result, kind) for kind in self.kinds}
 
     def _moments(
         self, truth: Particles, deposits: Array, kind: str
     ) -> dict[str, Array]:
-        energy = truth.energy
-        here = jnp.asarray(truth.kind == KINDS.index(kind), energy.dtype)
-        weight = here / (energy**2 if self.relative else energy + 1)
+        here, weight = _weights(truth, kind, self.relative)
         known = jnp.concatenate([jnp.ones_like(deposits[:, :1]), deposits], -1)
-        missing = energy - jnp.sum(deposits, -1)
+        missing = truth.energy - jnp.sum(deposits, -1)
         return {
             "count": here,
             "square": weight * missing**2,
@@ -82,10 +85,60 @@ class CalibratedError(AbstractObjective):
         terms = {}
         for kind, mean in tally.items():
             left = left_over(mean["square"], mean["cross"], mean["matrix"])
-            if self.relative:
-                left = jnp.sqrt(left / mean["count"] + 1e-12)
-            terms[kind] = left
+            terms[kind] = _term(left, mean["count"], self.relative)
         return Score(terms)
+
+
+class PredictedError(AbstractObjective):
+    """Mean squared error of energies that the pipeline itself tells.
+
+    For a reconstruction that gives E_pred, shape (event,), `EnergyNetwork`; the terms are
+    those of `CalibratedError`.
+
+    Args:
+        kinds: particles that count, names out of `KINDS`: a term for each.
+        relative: as in `CalibratedError`.
+    """
+
+    references = ("K. Schmidt et al., arXiv:2502.02152",)
+    kinds: tuple[str, ...] = eqx.field(static=True, default=("gamma", "pi+"))
+    relative: bool = eqx.field(static=True, default=False)
+
+    def tally(self, design: Stack, trace: Trace) -> dict[str, Any]:
+        """How many of each kind, and their weighted squares."""
+        truth, rows = particles_of(trace), {}
+        for kind in self.kinds:
+            here, weight = _weights(truth, kind, self.relative)
+            square = weight * (trace.result - truth.energy) ** 2
+            rows[kind] = {"count": here, "square": square}
+        return rows
+
+    def score(self, design: Stack, tally: dict[str, Any]) -> Score:
+        """A term for each kind."""
+        return Score(
+            {
+                kind: _term(mean["square"], mean["count"], self.relative)
+                for kind, mean in tally.items()
+            }
+        )
+
+
+def particles_of(trace: Trace) -> Particles:
+    """Who made the showers, recorded ones or not."""
+    truth = trace.truth
+    return truth.particles if isinstance(truth, RecordedShowers) else truth
+
+
+def _weights(truth: Particles, kind: str, relative: bool) -> tuple[Array, Array]:
+    """1 for each particle of that kind, and its weight in the mean; 0 for the others."""
+    energy = truth.energy
+    here = jnp.asarray(truth.kind == KINDS.index(kind), energy.dtype)
+    return here, here / (energy**2 if relative else energy + 1)
+
+
+def _term(square: Array, count: Array, relative: bool) -> Array:
+    """The mean of the weighted squares, or its root for the particles of one kind."""
+    return jnp.sqrt(square / count + 1e-12) if relative else square
 
 
 def left_over(
