@@ -12,6 +12,7 @@ machines cost the process that steers them is what it takes here.
 import argparse
 import asyncio
 import contextlib
+import os
 import random
 import subprocess
 import sys
@@ -123,7 +124,8 @@ async def fake(address: str, count: int, lifetime: float, seed: str) -> None:
 
     async def lives(i: int) -> None:
         await asyncio.sleep(i * 0.05)
-        while True:
+        parent = os.getppid()
+        while os.getppid() == parent:
             with contextlib.suppress(Exception):  # one that is not let in comes again
                 worker = await Worker(
                     address, nthreads=1, memory_limit=0, dashboard=False, name=None,
