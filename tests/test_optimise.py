@@ -4,6 +4,7 @@ import concurrent.futures
 import html
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kythera as ky
 from kythera import errors, testing
 from kythera.core.evaluation import outcomes
+from kythera.core.objective import AtMost
 from kythera.report.page import report as write_report
 from kythera.runs.describe import save
 from kythera.runs.result import load
@@ -152,6 +155,28 @@ def test_a_final_measurement_that_succeeds_has_no_cause():
     found = _host(lambda x: x, max_trials=4)
     assert found.failure == ""
     assert found.reason == "all trials are done"
+
+
+@pytest.mark.parametrize(
+    "engine", [(ky.Evolution(), None), (ky.adam(0.05), ky.Pathwise())]
+)
+def test_constraints_that_no_design_keeps_are_told(engine, tmp_path):
+    """sum x <= -1 and sum x >= 0: the search goes on, and its answer says so."""
+    problem = testing.sphere()
+    low = AtMost("low", lambda d: 10 + jnp.sum(d.x), 9.0)
+    high = AtMost("high", lambda d: 10 - jnp.sum(d.x), 10.0)
+    both = problem.replace(objective=problem.objective + low + high)
+    found = ky.optimise(both, *engine, key=jax.random.key(1), max_trials=16)
+    assert len(found.trials) == 16
+    said = re.search(r"the best design breaks (.*)", str(found))
+    assert said is not None
+    broken = {name for name, (_, best) in found.report.slack.items() if best.value < 0}
+    assert broken == set(re.findall(r"'(\w+)' \(slack -", said[1]))
+    assert broken
+    assert said[0] in load(save(found, tmp_path / "run")).table()
+    one = problem.replace(objective=problem.objective + low)
+    kept = ky.optimise(one, *engine, key=jax.random.key(1), max_trials=16)
+    assert "breaks" not in str(kept)  # the start has sum x = -4
 
 
 @pytest.mark.parametrize(("rows", "fewer"), [(128, 32), (20, 16), (8, 8), (None, 32)])

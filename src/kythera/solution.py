@@ -128,6 +128,7 @@ class Solution(Generic[D]):
             space.values(jnp.asarray(self.u_start), hard=True),
             space.values(jnp.asarray(self.u_best), hard=True),
             losses,
+            {k: (v.value, v.stderr) for k, (_, v) in self.report.slack.items()},
             summary,
             rows,
         )

@@ -1,6 +1,6 @@
 """Numbers and tables as people read them. Pure Python and NumPy: reading needs no JAX."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +133,7 @@ def solution_table(
     start: np.ndarray,
     best: np.ndarray,
     losses: Sequence[tuple[str, str, str, str]],
+    slack: Mapping[str, tuple[float, float]],
     summary: str,
     rows: int = 40,
 ) -> str:
@@ -145,6 +146,7 @@ def solution_table(
         best: native values, shape (n,).
         losses: (label, start, best, gain) as text; labels are shown where there are two. None
             of them where the search is not finished.
+        slack: of each constraint at the best design, with its standard error.
         summary: the last line.
         rows: the most parameters that are shown.
     """
@@ -163,6 +165,13 @@ def solution_table(
     for label, first, last, gain in losses:
         shown = f" ({label})" if len(losses) > 1 else ""
         text.append(f"loss{shown}: {first} -> {last}, gain {gain}")
+    broken = [
+        f"'{name}' (slack {format_measured(*found)})"
+        for name, found in slack.items()
+        if found[0] < 0
+    ]
+    if broken:
+        text.append(f"the best design breaks {', '.join(broken)}")
     return "\n".join([*text, summary])
 
 

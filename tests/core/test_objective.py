@@ -41,6 +41,15 @@ def test_a_constraint_is_a_slack():
     assert limit.score(jnp.array(6.0), ()).loss == {}
 
 
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
+def test_a_limit_that_is_not_positive_is_refused(limit):
+    """1 - value / limit would change its sign, or be infinite."""
+    with pytest.raises(errors.InputError, match="limit of `AtMost` 'cost' must be > 0"):
+        AtMost("cost", cost, limit)
+    with pytest.raises(errors.InputError, match="limit of `Budget` 'budget' must be"):
+        Budget(cost, limit)
+
+
 def test_sums_stand_side_by_side_and_are_flat():
     base = sphere().objective
     total = base + Cost(lambda d: {"cost": cost(d)}) + AtMost("length", cost, 5.0)

@@ -170,12 +170,19 @@ class Budget(AbstractObjective):
         limit: the budget, > 0.
         steepness: dimensionless; 10 makes 10% above the limit cost half a unit of loss.
         name: of the term.
+
+    Raises:
+        InputError: a limit that is not positive.
     """
 
     function: Callable[[Design], Scalar]
     limit: float
     steepness: float = 10.0
     name: str = eqx.field(static=True, default="budget")
+
+    def __check_init__(self):
+        """Refuse a limit of which nothing can be a part."""
+        _check_limit(f"`Budget` '{self.name}'", self.limit)
 
     def tally(self, design: Design, trace: Trace) -> Tally:
         """Nothing is counted."""
@@ -194,11 +201,18 @@ class AtMost(AbstractObjective):
         name: of the constraint.
         function: design -> amount, a scalar.
         limit: the most that is allowed, > 0, in the same unit.
+
+    Raises:
+        InputError: a limit that is not positive.
     """
 
     name: str = eqx.field(static=True)
     function: Callable[[Design], Scalar]
     limit: float
+
+    def __check_init__(self):
+        """Refuse a limit of which nothing can be a part."""
+        _check_limit(f"`AtMost` '{self.name}'", self.limit)
 
     def tally(self, design: Design, trace: Trace) -> Tally:
         """Nothing is counted."""
@@ -211,6 +225,14 @@ class AtMost(AbstractObjective):
     def constraints(self, design: Design) -> dict[str, Scalar]:
         """The slack."""
         return {self.name: 1 - self.function(design) / self.limit}
+
+
+def _check_limit(what: str, limit: float) -> None:
+    if not limit > 0:
+        raise errors.InputError(
+            f"The limit of {what} must be > 0, since its slack is a part of it, but is "
+            f"{limit}. Add a constant to function and limit."
+        )
 
 
 def _parts(objective: AbstractObjective) -> tuple[AbstractObjective, ...]:

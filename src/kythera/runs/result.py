@@ -209,8 +209,12 @@ class Result:
             float(self.record["seconds"]),
             self.record["reason"],
         )
+        slack = {
+            name: Number.of(pair["best"])
+            for name, pair in (self.quoted or {}).get("slack", {}).items()
+        }
         return text.solution_table(
-            self.names, self.units, self.start, self.best, losses, summary, rows
+            self.names, self.units, self.start, self.best, losses, slack, summary, rows
         )
 
     def summary(self) -> dict[str, Any]:
