@@ -9,6 +9,7 @@ import kythera as ky
 from kythera import errors
 from kythera.estimators.retrain import _simulated, _with
 from kythera.instruments import telescope
+from kythera.testing.published import Uniform
 
 KEY = jax.random.key(3)
 FLOOR = 1 / 11  # variance of the fitted slope is a tenth of that of the slopes
@@ -113,6 +114,43 @@ def test_start_and_best_are_judged_by_weights_that_were_trained_alike():
             map=map,
         )
         assert told.total.value < 2 * FLOOR
+
+
+class Amplified(ky.AbstractPathwiseSimulator):
+    """What arrives, times a gain that depends on the option."""
+
+    def __call__(self, design, x, *, key):
+        return x * (1 + 4 * design["option"][0])
+
+
+class Missed(ky.PerEventLoss):
+    def loss(self, design, trace):
+        return {"missed": (trace.reco - trace.truth)[:, 0] ** 2}
+
+
+def gain_and_signal(design, x):
+    return jnp.concatenate([x, jnp.full(x.shape, design["option"][0])], 1)
+
+
+def test_a_choice_is_reported_as_built_by_weights_that_have_seen_it():
+    """Between the options while it searches, with a gain of 3.4; as built it is 5."""
+    case = ky.Problem(
+        ky.Space(
+            {"option": jnp.array([0.6, 0.4])}, {"option": ky.Choice(("five", "one"))}
+        ),
+        ky.Pipeline(
+            Uniform((0.0,), (1.0,)), Amplified(), ky.Network(gain_and_signal, 2)
+        ),
+        Missed(),
+        events=400,
+    )
+    engine = ky.Retrain(ky.Pathwise(), events=500, steps=50)
+    found = ky.optimise(
+        case, ky.adam(0.001), engine, key=KEY, max_trials=2, report_events=1000
+    )
+    assert found.soft.best.value < 2e-3
+    assert found.hard.best.value < 2e-3
+    assert found.hard.start.value < 2e-3
 
 
 def test_weights_that_diverge_are_not_kept():

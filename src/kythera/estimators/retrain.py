@@ -62,7 +62,8 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
 
     For the report the weights are trained anew on start and last design together, from the
     same first weights, in ten times as many steps: start and best are judged by one and the
-    same reconstruction, which sees the design if its features do.
+    same reconstruction, which sees the design if its features do. Where choices were relaxed
+    in the search, the designs as built are learnt beside them.
 
     Args:
         estimator: the inner engine.
@@ -245,7 +246,8 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
         if np.any(np.isnan(state.first)):
             return inner
         key = jax.random.key(len(state.first))
-        data, us = self._data(problem), np.stack([state.first, state.last])
+        data = self._data(problem)
+        us = _as_reported(problem, np.stack([state.first, state.last]))
         weights = _weights(_fresh(problem.pipeline, jax.random.fold_in(key, 2)))
         try:
             rows = [
@@ -259,6 +261,15 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
             data, us, rows, begin, jax.random.fold_in(key, 3), 10 * self.steps
         )
         return _with(inner, weights if np.all(np.isfinite(course)) else state.weights)
+
+
+def _as_reported(problem: Problem, us: np.ndarray) -> np.ndarray:
+    """The points, and those of the designs as built where that differs."""
+    if not problem.softened:
+        return us
+    space = problem.space
+    built = [space.encode(space.decode(jnp.asarray(u), hard=True)) for u in us]
+    return np.concatenate([us, np.asarray(built)])
 
 
 def _is_learned(node: Any) -> bool:
