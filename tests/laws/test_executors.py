@@ -279,6 +279,7 @@ def _killed_while_searching(pool: DaskExecutor, kills: int, trials: int) -> None
     problem = ky.from_function(_slow_loss, {"a": ky.Real(0, 1)}, events=2)
     options = {"key": KEY, "max_trials": trials, "report_events": 2}
     lottery, dead = random.Random(4), []
+    optimiser = ky.Evolution(population=16)  # not done before the last kill
 
     def kill(trial: ky.Trial) -> None:
         if trial.number >= trials * (len(dead) + 1) / (kills + 1):
@@ -286,9 +287,9 @@ def _killed_while_searching(pool: DaskExecutor, kills: int, trials: int) -> None
             dead.append(process.pid)
             threading.Timer(lottery.uniform(0, 0.2), process.kill).start()
 
-    found = ky.optimise(problem, ky.Evolution(), map=pool, callbacks=[kill], **options)
+    found = ky.optimise(problem, optimiser, map=pool, callbacks=[kill], **options)
     assert len(dead) == kills
-    same(found.trials, ky.optimise(problem, ky.Evolution(), **options).trials)
+    same(found.trials, ky.optimise(problem, optimiser, **options).trials)
     assert len(set(pool(_pid, [0.5] * 8))) == 2  # they came back
 
 
