@@ -217,6 +217,7 @@ def lost(a, seed):
     return a if a > 0.48 else float("nan")
 
 
+@pytest.mark.slow
 def test_lost_simulations_are_no_loss():
     problem = ky.from_function(lost, {"a": ky.Real(0, 1)}, events=2, start={"a": 0.5})
     found, state = once(ENGINE, problem)

@@ -71,7 +71,7 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
     squared, is at most `reach`^2 times the number of these coordinates; materials do not
     count. (AIDO's factor, arXiv:2502.02152, is stated of moves in native units.)
 
-    Warm: weights are handed on from design to design, counted from the new one, and need
+    Warm: weights are handed on from design to design, and need
     `later` times the model's steps to be kept up to date. After a move out of reach they
     start anew. A model that does not train makes a failed evaluation, with the cause; the
     next one starts anew as well, on all that was simulated.
@@ -181,8 +181,7 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
         centre, built = (np.asarray(v) for v in _points(space, jnp.asarray(u, float)))
         here = built if problem.pipeline.is_host else centre
         spread, is_choice = _spread(space, self.radius)
-        shift = (centre - state.at) / spread
-        move = np.where(is_choice, 0.0, shift)
+        move = np.where(is_choice, 0.0, (centre - state.at) / spread)
         goes_on = self._is_near(move, ~is_choice)
         stretch = _stretched(move, state.stretch) if goes_on else 0 * state.stretch
         points = self._draw(space, centre, spread, stretch, around)
@@ -203,15 +202,10 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
         )
         warm = bool(state.trained) and goes_on and self.warm
         later = float(round(self.later * self.surrogate.steps))
-        start = (
-            state.weights,
-            warm,
-            shift if warm else 0 * centre,
-            later if warm else np.inf,
-        )
+        start = (state.weights, warm, later if warm else np.inf)
         arrays = jax.tree.map(jnp.asarray, (u, here, spread, samples, start))
         found, course, missed, weights = measure.fetch(
-            _learnt(problem, self.surrogate, *arrays, rows, learn)
+            _learnt(problem, self.surrogate, rows, learn, *arrays)
         )
         name = type(self.surrogate).__name__
         evaluation = neighbourhood.concluded(
@@ -339,22 +333,22 @@ def _check_tally(problem: Problem) -> None:
 def _learnt(
     problem: Problem,
     model: Diffusion,
+    rows: tuple[Array, PyTree],
+    key: Key,
     u: Vector,
     here: Vector,
     spread: Vector,
     samples: tuple[Array, PyTree, Array],
-    start: tuple[PyTree, Array, Vector, Array],
-    rows: tuple[Array, PyTree],
-    key: Key,
+    start: tuple[PyTree, Array, Array],
 ) -> tuple[measure.Measurement, Array, Array, PyTree]:
     """The measurement with the model's gradients; course, miss at `here`, and weights.
 
-    `start` says where training starts: weights, whether they count, by how much the origin
-    of the designs has moved since, and the number of steps.
+    `start` says where training starts: weights, whether they count, and the number of
+    steps.
     """
     points, kept, weight = samples
     truth, tally = rows
-    weights, warm, shift, count = start
+    weights, warm, count = start
     fresh, train, generate = jax.random.split(key, 3)
     space, simulated = problem.space, _bare(problem)
     shapes = neighbourhood.shapes_of(problem, "reco")
@@ -363,7 +357,7 @@ def _learnt(
     sizes = (z.shape[1], kept.truth.shape[2], kept.target.shape[2])
     free, fixed = eqx.partition(model.fresh(fresh, *sizes), eqx.is_inexact_array)
     free = jax.tree.map(lambda new, old: jnp.where(warm, old, new), free, weights)
-    first = eqx.combine(free, fixed).moved(shift)
+    first = eqx.combine(free, fixed)
     fitted, course = model.refit(train, Samples(z, kept, weight), first, count)
 
     def mean_of(v: Vector) -> PyTree:

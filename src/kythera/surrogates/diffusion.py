@@ -45,21 +45,6 @@ class Denoiser(eqx.Module):
         seen = jnp.concatenate([condition, x, jnp.stack([cos, sin])])
         return normal + self.network(seen)
 
-    def moved(self, shift: Vector) -> "Denoiser":
-        """The same function of a design that is counted from another origin.
-
-        Args:
-            shift: new origin minus old, in the units of the condition, shape (n,).
-        """
-        line, first = self.line, self.network.layers[0]
-        own = line.weight[:, : shift.size] @ shift
-        deep = first.weight[:, : shift.size] @ shift
-        return eqx.tree_at(
-            lambda v: (v.line.bias, v.network.layers[0].bias),
-            self,
-            (line.bias + own, first.bias + deep),
-        )
-
 
 class _Fitted(eqx.Module):
     """A trained model of native values."""
