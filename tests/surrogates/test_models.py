@@ -57,10 +57,12 @@ MODELS = {  # and how far slopes may be off
 }
 
 
-GENERATIVE = [pytest.param(name, marks=pytest.mark.slow) for name in ("gan", "flow")]
+GENERATIVE = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("gan", "flow", "diffusion")
+]
 
 
-@pytest.mark.parametrize("name", ["quadratic", "regressor", "diffusion", *GENERATIVE])
+@pytest.mark.parametrize("name", ["quadratic", "regressor", *GENERATIVE])
 def test_slopes_are_found(name):
     surrogate, tolerance = MODELS[name]
     _, slope, signals, course = fit(surrogate, KEY, simulated(surrogate))

@@ -1,6 +1,6 @@
 """Gradients of black boxes from a generative model of what the reconstruction gives."""
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -71,9 +71,10 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
     squared, is at most `reach`^2 times the number of these coordinates; materials do not
     count. (AIDO's factor, arXiv:2502.02152, is stated of moves in native units.)
 
-    Warm: weights are handed on from design to design, counted from the new one, and need
-    `later` times the model's steps to be kept up to date. A model that does not train makes
-    a failed evaluation, with the cause; the next one starts anew, on all that was simulated.
+    Warm: weights are handed on from design to design, and need
+    `later` times the model's steps to be kept up to date. After a move out of reach they
+    start anew. A model that does not train makes a failed evaluation, with the cause; the
+    next one starts anew as well, on all that was simulated.
 
     Args:
         surrogate: the model that is trained.
@@ -180,7 +181,9 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
         centre, built = (np.asarray(v) for v in _points(space, jnp.asarray(u, float)))
         here = built if problem.pipeline.is_host else centre
         spread, is_choice = _spread(space, self.radius)
-        stretch = _stretched(state, (centre - state.at) / spread, is_choice)
+        move = np.where(is_choice, 0.0, (centre - state.at) / spread)
+        goes_on = self._is_near(move, ~is_choice)
+        stretch = _stretched(move, state.stretch) if goes_on else 0 * state.stretch
         points = self._draw(space, centre, spread, stretch, around)
         points = np.concatenate([here[None], points]).astype(here.dtype)
         rows, memory, cause = neighbourhood.simulate(
@@ -189,17 +192,20 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
         moved = state._replace(memory=memory, at=centre, stretch=stretch)
         if cause:
             return Evaluation.failed(cause, price), state._replace(memory=memory)
-        weight = self._weights(memory, points, spread, is_choice, stretch)
-        warm = bool(state.trained) and self.warm
-        shift = (centre - state.at) / spread if warm else np.zeros_like(centre)
-        count = round(self.later * self.surrogate.steps) if warm else np.inf
-        arrays = jax.tree.map(
-            jnp.asarray,
-            (u, here, spread, (memory.u, memory.kept, weight)),
+        y = np.where(is_choice, 0.0, (memory.u - centre) / spread)
+        new = np.any(np.all(memory.u[:, None] == points, -1), 1)
+        near = self._is_near(y, ~is_choice, stretch) | new
+        samples = (
+            memory.u,
+            memory.kept,
+            np.where((memory.filled > 0) & near, 1.0, 0.0),
         )
-        start = jax.tree.map(jnp.asarray, (state.weights, warm, shift, float(count)))
+        warm = bool(state.trained) and goes_on and self.warm
+        later = float(round(self.later * self.surrogate.steps))
+        start = (state.weights, warm, later if warm else np.inf)
+        arrays = jax.tree.map(jnp.asarray, (u, here, spread, samples, start))
         found, course, missed, weights = measure.fetch(
-            _learnt(problem, self.surrogate, *arrays, start, rows, learn)
+            _learnt(problem, self.surrogate, rows, learn, *arrays)
         )
         name = type(self.surrogate).__name__
         evaluation = neighbourhood.concluded(
@@ -238,30 +244,22 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
                 points[:, where] = np.eye(k)[option].reshape(self.designs, -1)
         return points
 
-    def _weights(
-        self,
-        memory: Memory,
-        points: np.ndarray,
-        spread: np.ndarray,
-        is_choice: np.ndarray,
-        stretch: np.ndarray,
-    ) -> np.ndarray:
-        """1 for each remembered design that counts; those of this call all do."""
-        y = np.where(is_choice, 0.0, (memory.u - points[0]) / spread)
-        along = (y @ stretch) ** 2 / (1 + stretch @ stretch)
-        near = np.sum(y**2, 1) - along <= self.reach**2 * np.sum(~is_choice)
-        new = np.any(np.all(memory.u[:, None] == points, -1), 1)
-        return np.where((memory.filled > 0) & (near | new), 1.0, 0.0)
+    def _is_near(
+        self, y: np.ndarray, counts: np.ndarray, stretch: np.ndarray | float = 0.0
+    ) -> Any:
+        """Whether displacements in standard deviations, shape (..., n), are in reach."""
+        s = stretch * counts
+        along = (y @ s) ** 2 / (1 + s @ s)
+        return np.sum(y**2, -1) - along <= self.reach**2 * np.sum(counts)
 
 
-def _stretched(state: Trained, move: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
-    """s of the covariance after a move in standard deviations; as it was if there is none."""
-    move = np.where(is_choice | np.isnan(move), 0.0, move)
+def _stretched(move: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """s of the covariance after a move in standard deviations; as before if there is none."""
     length = np.linalg.norm(move)
     if length == 0:
-        return np.asarray(state.stretch)
+        return np.asarray(before)
     variance = np.clip(STRETCH * length, 1.0, MOST)
-    return (np.sqrt(variance - 1) / length * move).astype(state.stretch.dtype)
+    return (np.sqrt(variance - 1) / length * move).astype(before.dtype)
 
 
 def _spread(space: Space, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -335,22 +333,22 @@ def _check_tally(problem: Problem) -> None:
 def _learnt(
     problem: Problem,
     model: Diffusion,
+    rows: tuple[Array, PyTree],
+    key: Key,
     u: Vector,
     here: Vector,
     spread: Vector,
     samples: tuple[Array, PyTree, Array],
-    start: tuple[PyTree, Array, Vector, Array],
-    rows: tuple[Array, PyTree],
-    key: Key,
+    start: tuple[PyTree, Array, Array],
 ) -> tuple[measure.Measurement, Array, Array, PyTree]:
     """The measurement with the model's gradients; course, miss at `here`, and weights.
 
-    `start` says where training starts: weights, whether they count, by how much the origin
-    of the designs has moved since, and the number of steps.
+    `start` says where training starts: weights, whether they count, and the number of
+    steps.
     """
     points, kept, weight = samples
     truth, tally = rows
-    weights, warm, shift, count = start
+    weights, warm, count = start
     fresh, train, generate = jax.random.split(key, 3)
     space, simulated = problem.space, _bare(problem)
     shapes = neighbourhood.shapes_of(problem, "reco")
@@ -359,7 +357,7 @@ def _learnt(
     sizes = (z.shape[1], kept.truth.shape[2], kept.target.shape[2])
     free, fixed = eqx.partition(model.fresh(fresh, *sizes), eqx.is_inexact_array)
     free = jax.tree.map(lambda new, old: jnp.where(warm, old, new), free, weights)
-    first = eqx.combine(free, fixed).moved(shift)
+    first = eqx.combine(free, fixed)
     fitted, course = model.refit(train, Samples(z, kept, weight), first, count)
 
     def mean_of(v: Vector) -> PyTree:
@@ -368,10 +366,13 @@ def _learnt(
         return neighbourhood.generated(simulated, v, truth, made, shapes, generate)
 
     jumps = any(isinstance(d, Integer | Choice) for d in space.domains)
-    measured = jax.tree.map(lambda v: jnp.mean(v, 0), tally)
-    mean = mean_of(u) if problem.pipeline.is_host and jumps else measured
+    told, pull = jax.vjp(mean_of, u)
+    if problem.pipeline.is_host and jumps:  # what was simulated is another design
+        mean, told = told, mean_of(here)
+    else:
+        mean = jax.tree.map(lambda v: jnp.mean(v, 0), tally)
     found = neighbourhood.with_gradients(
-        simulated, u, measure.measure_rows(problem, u, tally), mean, mean_of
+        simulated, u, measure.measure_rows(problem, u, tally), mean, pull
     )
-    missed = neighbourhood.miss(problem, here, found, mean_of(here), spread)
+    missed = neighbourhood.miss(problem, here, found, told, spread)
     return found, course, missed, eqx.filter(fitted.denoiser, eqx.is_inexact_array)

@@ -184,10 +184,11 @@ def _learnt(
         return neighbourhood.generated(problem, v, truth, made, shapes, generate)
 
     mean = jax.tree.map(lambda v: jnp.mean(v, 0), tally)
+    told, pull = jax.vjp(mean_of, u)
     found = neighbourhood.with_gradients(
-        problem, u, measure.measure_rows(problem, u, tally), mean, mean_of
+        problem, u, measure.measure_rows(problem, u, tally), mean, pull
     )
-    missed = neighbourhood.miss(problem, u, found, mean_of(u), radius)
+    missed = neighbourhood.miss(problem, u, found, told, radius)
     return found, course, missed
 
 

@@ -281,7 +281,7 @@ def with_gradients(
     u: Vector,
     found: measure.Measurement,
     mean: PyTree,
-    mean_of: Callable[[Vector], PyTree],
+    pull: Callable,
 ) -> measure.Measurement:
     """A measurement with gradients from a model of the mean tally.
 
@@ -290,9 +290,9 @@ def with_gradients(
         u: point of the cube, shape (n,).
         found: what was measured there.
         mean: tally at which the score is linearised.
-        mean_of: point of the cube -> mean tally.
+        pull: of `jax.vjp`, from the model's mean tally to the point of the cube.
     """
-    gradients = measure.through_model(problem, u, mean, mean_of)
+    gradients = measure.through_model(problem, u, mean, lambda c: pull(c)[0])
     return eqx.tree_at(
         lambda m: m.gradients, found, gradients, is_leaf=lambda v: v is None
     )

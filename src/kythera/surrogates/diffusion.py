@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from kythera import errors
+from kythera.core import random
 from kythera.core.types import Array, Float, Key, Scalar, Vector
 from kythera.surrogates.base import (
     AbstractSurrogate,
@@ -44,21 +45,6 @@ class Denoiser(eqx.Module):
         seen = jnp.concatenate([condition, x, jnp.stack([cos, sin])])
         return normal + self.network(seen)
 
-    def moved(self, shift: Vector) -> "Denoiser":
-        """The same function of a design that is counted from another origin.
-
-        Args:
-            shift: new origin minus old, in the units of the condition, shape (n,).
-        """
-        line, first = self.line, self.network.layers[0]
-        own = line.weight[:, : shift.size] @ shift
-        deep = first.weight[:, : shift.size] @ shift
-        return eqx.tree_at(
-            lambda v: (v.line.bias, v.network.layers[0].bias),
-            self,
-            (line.bias + own, first.bias + deep),
-        )
-
 
 class _Fitted(eqx.Module):
     """A trained model of native values."""
@@ -82,7 +68,7 @@ class _Fitted(eqx.Module):
             middle = x - length / 2 * velocity(x, angle)
             return x - length * velocity(middle, angle - length / 2), None
 
-        noise = jax.random.normal(key, (truth.shape[0], self.target.mean.size))
+        noise = random.normal(key, (truth.shape[0], self.target.mean.size))
         angles = jnp.pi / 2 - length * jnp.arange(self.passes)
         made, _ = jax.lax.scan(turn, noise, angles)
         return self.target.leave(made)
@@ -185,8 +171,8 @@ class Diffusion(AbstractSurrogate):
         def loss(free: Denoiser, held: Denoiser, data: Batch, key: Key) -> Array:
             when, noise = jax.random.split(key)
             x = target.enter(data.target)
-            e = jax.random.normal(noise, x.shape)
-            angle = jax.random.uniform(when, (len(x), 1), maxval=jnp.pi / 2)
+            e = random.normal(noise, x.shape)
+            angle = jnp.pi / 2 * random.uniform(when, (len(x), 1))
             mixed = jnp.cos(angle) * x + jnp.sin(angle) * e
             wanted = jnp.cos(angle) * e - jnp.sin(angle) * x
             condition = joined(data.design, truth.enter(data.truth))
