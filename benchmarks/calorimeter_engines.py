@@ -70,10 +70,12 @@ def local_surrogate(simulator: str) -> Search:
 
 
 def end_to_end(simulator: str) -> Search:
-    events, designs = (1024, 16) if simulator == "parametrised" else (40, 7)
+    events, designs, step = 400, 16, 0.02
+    if simulator == "geant4":
+        events, designs, step = 40, 7, 0.05
     steps = BUDGET[simulator] // ((1 + designs) * events)
     engine = ky.EndToEndSurrogate(designs=designs)
-    return Search(ky.adam(0.05, schedule=steps), engine, events)
+    return Search(ky.adam(step, schedule=steps), engine, events)
 
 
 def bayesian(simulator: str) -> Search:
