@@ -88,6 +88,20 @@ def test_truths_take_away_the_noise_that_they_explain():
     assert errors[False] < errors[True] / 2
 
 
+def test_a_truth_that_never_varies_does_no_harm():
+    """One kind of particle only: nothing to be explained by it, and no division by 0."""
+    samples = simulated(Quadratic())
+    kept = samples.kept
+    constant = kept._replace(
+        feature=jnp.pad(kept.feature, ((0, 0), (0, 1))),
+        features=jnp.pad(kept.features, ((0, 0), (0, 1), (0, 1))),
+        both=jnp.pad(kept.both, ((0, 0), (0, 1), (0, 0))),
+    )
+    slope = fit(Quadratic(), KEY, samples)[1]
+    told = fit(Quadratic(), KEY, samples._replace(kept=constant))[1]
+    np.testing.assert_allclose(told, slope, rtol=1e-3, atol=1e-4)
+
+
 def test_what_no_design_tells_has_no_slope():
     """Three designs in a space of three: what they span is all that is known."""
     samples = simulated(Quadratic(), designs=3)

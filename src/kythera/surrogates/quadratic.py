@@ -112,10 +112,11 @@ def _adjusted(kept: Moments, weight: Vector) -> tuple[Array, Array]:
     total = jnp.maximum(jnp.sum(weight), 1.0)
     features = jnp.tensordot(weight, kept.features, 1) / total
     both = jnp.tensordot(weight, kept.both, 1) / total
-    size = jnp.maximum(jnp.diag(features), 1e-30)
-    whitened = features / jnp.sqrt(size[:, None] * size) + 1e-3 * jnp.eye(size.size)
-    solved = jnp.linalg.solve(whitened, both / jnp.sqrt(size)[:, None])
-    slope = solved / jnp.sqrt(size)[:, None]
+    # What all truths share has size 0; its square would be lost in float32.
+    size = jnp.sqrt(jnp.maximum(jnp.diag(features), 1e-30))
+    whitened = features / (size[:, None] * size) + 1e-3 * jnp.eye(size.size)
+    solved = jnp.linalg.solve(whitened, both / size[:, None])
+    slope = solved / size[:, None]
     centre = weight @ kept.feature / total
     means = kept.tally - (kept.feature - centre) @ slope
     left = (
