@@ -43,7 +43,8 @@ def _textbook(label: str) -> Case:
     from optimisers import cases
 
     found = cases()[label]
-    return Case(found.problem, found.best, found.exact, rows=found.problem.events)
+    problem = found.problem.replace(events=max(SPREAD, found.problem.events))
+    return Case(problem, found.best, found.exact, rows=problem.events)
 
 
 def _local(name: str, best: float, designs: int, radius: float = 0.02) -> Case:
@@ -59,7 +60,7 @@ def _local(name: str, best: float, designs: int, radius: float = 0.02) -> Case:
 def _shower() -> Case:
     from kythera.testing import showers
 
-    return Case(showers.shower("loss", events=100), SHOWER, rows=2000)
+    return Case(showers.shower("loss", events=100), SHOWER, rows=1000)
 
 
 def _off_three(y: Any) -> Any:
@@ -84,8 +85,8 @@ def _straws() -> Case:
     from kythera import testing
 
     terms = ("missed", "volume")
-    weighted = testing.straws(*terms).replace(weights={"volume": 1e-3})
-    return Case(weighted, terms=terms)
+    weighted = testing.straws(*terms).replace(weights={"volume": 1e-3}, events=SPREAD)
+    return Case(weighted, rows=SPREAD, terms=terms)
 
 
 def _calorimeter() -> Case:
@@ -97,10 +98,11 @@ def _calorimeter() -> Case:
 def _portal() -> Case:
     from portal_problem import tomopt_like
 
-    return Case(tomopt_like(muons=1000), rows=64)
+    return Case(tomopt_like(muons=1000), rows=32, step=0.005)
 
 
 PARTS = (1 / 8, 1 / 4, 1 / 2, 1)  # of the CPU seconds, after which is measured
+SPREAD = 2  # rows, where one would do: a surrogate needs their spread
 HUMP = -0.8582  # by quadrature, at psi = (0, +-1.232)
 SHOWER = 0.085  # of a scan, near 0.85
 

@@ -123,6 +123,7 @@ def run(problem: str, engine: str, seeds: list[int], seconds: float) -> Iterator
             "curve": [[float(f"{v:.6g}") for v in leg] for leg in curve],
             "reason": reason,
             "first": round(first, 1),
+            "total": round(time.process_time(), 1),
             "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
 
