@@ -20,13 +20,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import engine_views
 from engine_cases import ENGINES, PARTS, PROBLEMS, Case
+
+from kythera.errors import nearest
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 TRIALS = 20_000  # no search has more
@@ -216,6 +218,15 @@ def start_pair(
         book.add(problem, engine, {"seed": None, "error": cause})
 
 
+def _chosen(names: str, known: Mapping[str, Any]) -> list[str]:
+    """All that is known, or some, in the order given."""
+    wanted = names.split(";") if names else list(known)
+    for name in wanted:
+        if name not in known:
+            sys.exit(f"There is no {name!r}. {nearest(name, known)}")
+    return wanted
+
+
 def main() -> None:
     """Run what is missing, then show all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -239,10 +250,8 @@ def main() -> None:
             print(json.dumps(record), flush=True)
         return
     book = Book(chosen.json, chosen.seconds)
-    problems, engines = (
-        [name for name in known if not names or name in names.split(";")]
-        for names, known in ((chosen.problems, PROBLEMS), (chosen.engines, ENGINES))
-    )
+    problems = _chosen(chosen.problems, PROBLEMS)
+    engines = _chosen(chosen.engines, ENGINES)
     todo = [
         (problem, engine, seeds)
         for problem in problems
