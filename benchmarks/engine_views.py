@@ -86,7 +86,9 @@ def _starts(data: dict, problem: str) -> tuple[float, float | None]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.2g}"
+    if value < 1e-6:
+        return "< 1e-6"
+    return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else f"{value:.2g}"
 
 
 def table(data: dict) -> str:
@@ -152,8 +154,8 @@ def figure(data: dict, axis: str) -> Any:
                 row=i // COLUMNS + 1, col=i % COLUMNS + 1, legendrank=j,
             )  # fmt: skip
             first = False
-    shown.update_xaxes(type="log", exponentformat="power", nticks=6)
-    shown.update_yaxes(type="log", exponentformat="power", nticks=6)
+    shown.update_xaxes(type="log", exponentformat="power", dtick=1)
+    shown.update_yaxes(type="log", exponentformat="power", dtick=1)
     shown.update_xaxes(title=AXES[axis], row=height)
     shown.update_yaxes(title="part left", col=1)
     shown.update_layout(
