@@ -167,9 +167,11 @@ def figure(data: dict, axis: str) -> Any:
 
 def _line(data: dict, problem: str, engine: str, axis: str) -> dict | None:
     """Coordinates of one engine on one problem; the error bar of the last: all seeds."""
-    rows = [median_of(data, problem, engine, part) for part in PARTS]
-    if not isinstance(last := rows[-1], Row):
+    found = [median_of(data, problem, engine, part) for part in PARTS]
+    rows = [row for row in found if isinstance(row, Row)]
+    if not rows:
         return None
+    last = rows[-1]
     points = list(dict.fromkeys((getattr(r, axis), max(r.left, FLOOR)) for r in rows))
     x, y = map(list, zip(*points, strict=True))
     bars = [[0.0] * (len(x) - 1) for _ in range(2)]

@@ -229,7 +229,7 @@ def _chosen(names: str, known: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Run what is missing, then show all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="CPU, each search")
     parser.add_argument("--jobs", type=int, default=2, help="0: run nothing")
@@ -246,7 +246,8 @@ def main() -> None:
         seeds = [int(s) for s in chosen.only.split(",")]
         limit = int(SLACK + 4 * chosen.seconds * len(seeds))
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
-        for record in run(*chosen.pair, seeds, chosen.seconds):
+        problem, engine = chosen.pair
+        for record in run(problem, engine, seeds, chosen.seconds):
             print(json.dumps(record), flush=True)
         return
     book = Book(chosen.json, chosen.seconds)
@@ -260,8 +261,8 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(max(1, chosen.jobs)) as pool:
         for done in [
-            pool.submit(start_pair, book, *pair, chosen.seconds)
-            for pair in todo * (chosen.jobs > 0)
+            pool.submit(start_pair, book, problem, engine, seeds, chosen.seconds)
+            for problem, engine, seeds in todo * (chosen.jobs > 0)
         ]:
             done.result()
     if chosen.table:
