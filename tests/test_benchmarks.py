@@ -48,11 +48,14 @@ def test_a_search_reaches_the_optimum_and_a_refusal_says_why(engines):
 
 def test_it_goes_on_where_it_was_cut_off_and_shows_all(engines, command, tmp_path):
     book = engines.Book(command.path, 0.2)
-    [first] = engines.run("sphere", "Pathwise", [0], 0.2)
-    [refused] = engines.run("sphere", "Branching", [0], 0.2)
+    legs = [[0.5, 0.1, 40, 20, 3.38, 0.0], [1.0, 0.2, 80, 40, 1.69, 0.0]]
+    first = {"seed": 0, "best": 0.0, "start": 6.76, "curve": legs, "reason": "over"}
     book.add("sphere", "Pathwise", first)
-    book.add("sphere", "Branching", refused)
+    book.add("sphere", "Branching", {"seed": None, "refused": "It tells no decisions."})
     before = command.path.read_text()
+    for part, left in ((0.5, 0.5), (1, 0.25)):
+        row = engines.engine_views.median_of(book.data, "sphere", "Pathwise", part)
+        assert (row.left, row.events) == (pytest.approx(left), 80 * part)
     table = tmp_path / "table.md"
     runs = command(2, "--table", str(table))  # a process for the second seed alone
     assert set(runs) == {
