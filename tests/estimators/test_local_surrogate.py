@@ -185,7 +185,10 @@ def test_a_text_names_the_model():
 
 
 @pytest.mark.slow  # a game of networks takes long to compile
-@pytest.mark.parametrize("model", [ky.CramerGAN(steps=20), ky.Flow(steps=10, layers=1)])
+@pytest.mark.parametrize(
+    "model",
+    [ky.CramerGAN(steps=20), ky.Flow(steps=10, layers=1), ky.Diffusion(steps=20)],
+)
 def test_generated_signals_go_through_the_reconstruction(model):
     """The telescope's four hits: shapes, a finite gradient, and the measured value."""
     problem = telescope.problem(events=50)

@@ -25,6 +25,7 @@ from kythera.core.types import Key
 from kythera.estimators import branching
 from kythera.estimators.branching import Branching
 from kythera.estimators.direct import Direct
+from kythera.estimators.end_to_end import EndToEndSurrogate
 from kythera.estimators.finite_difference import FiniteDifference
 from kythera.estimators.local_surrogate import LocalSurrogate
 from kythera.estimators.pathwise import Pathwise
@@ -59,6 +60,7 @@ from kythera.stages.objectives.information import MutualInformation
 from kythera.stages.reconstruction.network import Network
 from kythera.stages.simulators import geant4, host, program, torch
 from kythera.stages.sources import gun, pythia8
+from kythera.surrogates.diffusion import Diffusion
 from kythera.surrogates.regressor import Regressor
 from kythera.testing import (
     Point,
@@ -404,6 +406,16 @@ ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
         "regressor": lambda: Engine(
             LocalSurrogate(Regressor(steps=50, batch=256)), tolerance=0.4, repeats=24
         ),
+    },
+    # Widths that a few hundred noisy events tell, by a network that starts without slopes.
+    EndToEndSurrogate: {
+        "": lambda: Engine(
+            EndToEndSurrogate(
+                Diffusion(width=16, steps=100, batch=128, passes=5), designs=8, steps=3
+            ),
+            tolerance=0.5,
+            repeats=24,
+        )
     },
     # Smoothed by 0.03 of the range, which is 4: (4 * 0.03)^2 more in each of 4 directions.
     RandomisedDesign: {

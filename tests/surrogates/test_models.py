@@ -10,6 +10,7 @@ import pytest
 
 from kythera.core.compilation import jit
 from kythera.surrogates.base import Samples
+from kythera.surrogates.diffusion import Diffusion
 from kythera.surrogates.flow import Flow
 from kythera.surrogates.gan import CramerGAN
 from kythera.surrogates.quadratic import Quadratic
@@ -51,11 +52,14 @@ MODELS = {  # and how far slopes may be off
     "quadratic": (Quadratic(), 0.06),
     "regressor": (Regressor(width=32, steps=300, batch=512), 0.25),
     "gan": (CramerGAN(width=32, steps=400, batch=128), 0.5),
+    "diffusion": (Diffusion(width=32, steps=300, batch=256), 0.3),
     "flow": (Flow(layers=1, width=16, steps=300, batch=256), 0.4),
 }
 
 
-GENERATIVE = [pytest.param(name, marks=pytest.mark.slow) for name in ("gan", "flow")]
+GENERATIVE = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("gan", "flow", "diffusion")
+]
 
 
 @pytest.mark.parametrize("name", ["quadratic", "regressor", *GENERATIVE])

@@ -307,7 +307,7 @@ def measure_rows(problem: Problem, u: Vector, rows: PyTree) -> Measurement:
 
 
 def through_model(
-    problem: Problem, u: Vector, mean: PyTree, tally_of: Callable[[Vector], PyTree]
+    problem: Problem, u: Vector, mean: PyTree, pull: Callable[[PyTree], Vector]
 ) -> Float[Array, "w n"]:
     """Gradients where a differentiable model tells how the mean tally moves.
 
@@ -315,16 +315,15 @@ def through_model(
         problem: whose score counts.
         u: point of the cube, shape (n,).
         mean: tally as it was measured there, at which the score is linearised.
-        tally_of: point of the cube -> mean tally.
+        pull: cotangent of the model's mean tally -> that of the point of the cube.
     """
     slopes = _slopes(problem, u, mean)
     wanted, _ = _wanted(problem, u, mean)
     _, direct = jax.vjp(lambda v: _outputs(problem, v, mean), u)
-    _, pull = jax.vjp(tally_of, u)
 
     def one(cotangent: Vector) -> Vector:
         on_mean = jax.tree.map(lambda s: jnp.tensordot(cotangent, s, 1), slopes)
-        return direct(cotangent)[0] + pull(on_mean)[0]
+        return direct(cotangent)[0] + pull(on_mean)
 
     return jnp.stack([one(cotangent) for cotangent in wanted])
 

@@ -321,11 +321,12 @@ def _measure(problem: Problem, method: Method, u: Vector, key: Key) -> Any:
             change, both, mean,
         )  # fmt: skip
 
-    def tally_of(v: Vector) -> PyTree:
-        return jax.tree.map(lambda m, c: m + jnp.tensordot(v - u, c, 1), mean, change)
+    def pull(weights: PyTree) -> Vector:
+        parts = jax.tree.map(lambda w, c: jnp.tensordot(c, w, w.ndim), weights, change)
+        return sum(jax.tree.leaves(parts), jnp.zeros(u.shape))
 
     measured = measure.measure_rows(problem, u, rows)
-    gradients = measure.through_model(problem, u, mean, tally_of)
+    gradients = measure.through_model(problem, u, mean, pull)
     return eqx.tree_at(
         lambda m: m.gradients, measured, gradients, is_leaf=lambda v: v is None
     )

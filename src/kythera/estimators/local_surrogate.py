@@ -1,7 +1,6 @@
 """Gradients of black boxes from a model that is learnt around the present design."""
 
-import functools
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,34 +11,19 @@ from jax.flatten_util import ravel_pytree
 from kythera import errors
 from kythera.core import measure
 from kythera.core.compilation import jit
-from kythera.core.evaluation import AbstractEstimator, Evaluation, Map, outcomes
+from kythera.core.evaluation import Evaluation, Map
 from kythera.core.problem import Problem
 from kythera.core.space import Choice, Integer
-from kythera.core.stage import declared, has_host_stage
+from kythera.core.stage import has_host_stage
 from kythera.core.types import Array, Float, Key, PyTree, Vector
+from kythera.estimators import neighbourhood
+from kythera.estimators.neighbourhood import Memory
+from kythera.estimators.one_by_one import AbstractOneByOne
 from kythera.surrogates.base import AbstractSurrogate, Samples
 from kythera.surrogates.quadratic import Quadratic
 
-FAR = 1.0  # of the loss's spread: a model that misses it by more is none
 
-
-class Memory(NamedTuple):
-    """What was simulated lately; arrays of fixed shapes, the oldest are overwritten.
-
-    Args:
-        u: points of the cube, shape (memory, n).
-        kept: what the surrogate keeps of the rows of each, a tree with that leading axis.
-        filled: 1 where there is something, shape (memory,).
-        next: where the next design goes.
-    """
-
-    u: np.ndarray
-    kept: PyTree
-    filled: np.ndarray
-    next: np.ndarray
-
-
-class LocalSurrogate(AbstractEstimator[Memory]):
+class LocalSurrogate(AbstractOneByOne[Memory]):
     """Local surrogate optimisation (L-GSO): simulate around a design, learn, differentiate.
 
     At each design u some more are drawn around it, in a Latin hypercube of half width
@@ -91,13 +75,7 @@ class LocalSurrogate(AbstractEstimator[Memory]):
     def check(self, problem: Problem) -> None:
         """Refuse what the model could not be differentiated through."""
         problem.check()
-        nuisances = problem.objective.nuisances()
-        if nuisances:
-            raise errors.UnsupportedError(
-                "`LocalSurrogate` learns how tallies move with the design, but the "
-                f"nuisance parameters {list(nuisances)} need derivatives of their own. "
-                "Use `Pathwise`, `FiniteDifference`, or an optimiser without gradients."
-            )
+        neighbourhood.refuse_nuisances(problem, "LocalSurrogate")
         for path, domain in problem.space.free.items():
             if isinstance(domain, Integer | Choice) and problem.pipeline.is_host:
                 raise errors.UnsupportedError(
@@ -115,39 +93,10 @@ class LocalSurrogate(AbstractEstimator[Memory]):
 
     def init(self, problem: Problem, *, key: Key) -> Memory:
         """An empty memory."""
-        count = self.steps * (1 + self.designs)
+        count, model = self.steps * (1 + self.designs), self.surrogate
+        return neighbourhood.empty(problem, model, model.models, count)
 
-        def shapes(u: Vector, key: Key) -> PyTree:
-            truth, target, _ = _rows(_without_host(problem), self.surrogate, u, key)
-            return self.surrogate.keep(truth, target)
-
-        one = jax.eval_shape(shapes, problem.space.start, jax.random.key(0))
-        return Memory(
-            u=np.zeros(
-                (count, problem.space.size), np.asarray(problem.space.start).dtype
-            ),
-            kept=jax.tree.map(lambda s: np.zeros((count, *s.shape), s.dtype), one),
-            filled=np.zeros(count, np.int32),
-            next=np.zeros((), np.int32),
-        )
-
-    def __call__(
-        self,
-        problem: Problem,
-        us: Float[Array, "q n"],
-        state: Memory,
-        *,
-        key: Key,
-        map: Map = map,
-    ) -> tuple[list[Evaluation], Memory]:
-        """See the base class; designs that come together are taken one after the other."""
-        found = []
-        for u, k in zip(np.asarray(us), key, strict=True):
-            evaluation, state = self._evaluate(problem, u, state, k, map)
-            found.append(evaluation)
-        return found, state
-
-    def _evaluate(
+    def evaluate(
         self, problem: Problem, u: np.ndarray, state: Memory, key: Key, map: Map
     ) -> tuple[Evaluation, Memory]:
         """Simulate, remember, learn, differentiate."""
@@ -155,33 +104,21 @@ class LocalSurrogate(AbstractEstimator[Memory]):
         points = np.asarray(
             latin_hypercube(around, jnp.asarray(u), self.radius, self.designs)
         )
-        items = list(zip(points, jax.random.split(simulate, len(points)), strict=True))
-        work = functools.partial(_simulated, problem, self.surrogate)
-        found = list(outcomes(map, work, items))
-        price = self.price(problem)
-        good = [_is_usable(answer) for answer in found]
-        for point, answer, usable in zip(points, found, good, strict=True):
-            if usable:
-                state = _remembered(state, point, answer[0])
-        if isinstance(found[0], errors.SimulationError):
-            return Evaluation.failed(str(found[0]), price), state
-        if not any(good[1:]):
-            causes = [f for f in found if isinstance(f, errors.SimulationError)]
-            cause = (
-                str(causes[0]) if causes else "no design around gives finite numbers"
-            )
+        model, price = self.surrogate, self.price(problem)
+        rows, state, cause = neighbourhood.simulate(
+            problem, model, model.models, points, state, simulate, map
+        )
+        if cause:
             return Evaluation.failed(cause, price), state
         memory = jax.tree.map(jnp.asarray, (state.u, state.kept, state.filled))
-        rows = jax.tree.map(jnp.asarray, found[0][1:])
         here = jnp.asarray(u, float)
-        measured, course, miss = measure.fetch(
-            _learnt(problem, self.surrogate, self.radius, here, memory, rows, learn)
+        measured, course, missed = measure.fetch(
+            _learnt(problem, model, self.radius, here, memory, rows, learn)
         )
-        evaluation = measure.finish(problem, measured, price)
-        cause = _distrust(type(self.surrogate).__name__, course, float(miss))
-        if cause and not evaluation.cause:
-            return Evaluation.failed(cause, price), state
-        return evaluation, state
+        name = type(model).__name__
+        return neighbourhood.concluded(
+            problem, measured, course, float(missed), price, name, "Quadratic"
+        ), state
 
 
 def latin_hypercube(
@@ -208,105 +145,11 @@ def _check_signal(problem: Problem, name: str) -> None:
             "differentiated, but one of them runs outside JAX. Use `Quadratic` or "
             "`Regressor`, which learn the objective's tallies."
         )
-    shapes = _signal_shapes(problem)
-    kinds = {s.dtype.name for s in jax.tree.leaves(shapes)}
-    if not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
-        raise errors.UnsupportedError(
-            f"`{name}` generates real numbers, but the simulator gives {sorted(kinds)}. "
-            "Use `Quadratic` or `Regressor`, which learn the objective's tallies."
-        )
-
-
-def _without_host(problem: Problem) -> Problem:
-    """The same shapes, without running anything outside JAX."""
-    return problem.replace(pipeline=declared(problem.pipeline))
-
-
-def _signal_shapes(problem: Problem) -> PyTree:
-    """One row of the signal, a tree of shapes."""
-    plain = _without_host(problem)
-
-    def signal(u: Vector, key: Key) -> PyTree:
-        _, found = plain.pipeline.simulate(problem.design(u), 1, key=key)
-        return jax.tree.map(lambda v: v[0], found)
-
-    return jax.eval_shape(signal, problem.space.start, jax.random.key(0))
-
-
-def _flat(tree: PyTree, rows: int) -> Float[Array, "row k"]:
-    """All numbers of a record, a row for each event."""
-    leaves = [v for v in jax.tree.leaves(tree) if eqx.is_array(v)]
-    return jnp.concatenate(
-        [
-            jnp.zeros((rows, 0)),
-            *[jnp.asarray(v, float).reshape(rows, -1) for v in leaves],
-        ],
-        -1,
-    )
-
-
-def _rows(
-    problem: Problem, surrogate: AbstractSurrogate, u: Vector, key: Key
-) -> tuple[Array, Array, PyTree]:
-    """Truth and target as flat rows, and the tally of one design; the key is of its events."""
-    count, size = problem.chunks
-    design = problem.design(u)
-
-    def chunk(k: Key) -> tuple[Array, Array, PyTree]:
-        truth, signal = problem.pipeline.simulate(design, size, key=k)
-        trace = problem.pipeline.analyse(design, truth, signal, key=k)
-        tally = problem.objective.tally(design, trace)
-        tally = jax.tree.map(lambda v: jnp.asarray(v, float), tally)
-        target = tally if surrogate.models == "tally" else signal
-        return _flat(truth, size), _flat(target, size), tally
-
-    if problem.pipeline.is_host:
-        parts = [chunk(jax.random.fold_in(key, i)) for i in range(count)]
-        return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
-    parts = jax.lax.map(chunk, measure.chunk_keys(key, 0, count))
-    return jax.tree.map(lambda v: v.reshape(count * size, *v.shape[2:]), parts)
-
-
-def _kept_rows(
-    problem: Problem, surrogate: AbstractSurrogate, u: Vector, key: Key
-) -> tuple[PyTree, Array, PyTree]:
-    """What is kept, the flat truth, and the tally rows."""
-    truth, target, tally = _rows(problem, surrogate, u, key)
-    return surrogate.keep(truth, target), truth, tally
-
-
-_compiled_rows = jit(_kept_rows)
-
-
-def _simulated(problem: Problem, surrogate: AbstractSurrogate, item: tuple) -> PyTree:
-    """One design in this process, as NumPy arrays."""
-    u, key = jnp.asarray(item[0], float), item[1]
-    if problem.pipeline.is_host:
-        return jax.device_get(_kept_rows(problem, surrogate, u, key))
-    return measure.fetch(_compiled_rows(problem, surrogate, u, key))
-
-
-def _is_usable(answer: Any) -> bool:
-    """Whether a simulation came back, with numbers that may be learnt from."""
-    if isinstance(answer, errors.SimulationError):
-        return False
-    return all(bool(np.all(np.isfinite(v))) for v in jax.tree.leaves(answer[0]))
-
-
-def _remembered(state: Memory, u: np.ndarray, kept: PyTree) -> Memory:
-    """With one design more."""
-    at = int(state.next)
-
-    def put(old: Any, new: Any) -> np.ndarray:
-        out = np.array(old)
-        out[at] = new
-        return out
-
-    return Memory(
-        u=put(state.u, u),
-        kept=jax.tree.map(put, state.kept, kept),
-        filled=put(state.filled, 1),
-        next=np.asarray((at + 1) % len(state.filled), np.int32),
+    neighbourhood.refuse_whole_numbers(
+        problem,
+        name,
+        "signal",
+        "`Quadratic` or `Regressor`, which learn the objective's tallies",
     )
 
 
@@ -337,82 +180,19 @@ def _learnt(
         made = model((v - u) / radius, truth, key=generate)
         if surrogate.models == "tally":
             return _unflat(jnp.mean(made, 0), tally)
-        return _analysed(problem, v, truth, made, generate)
+        shapes = neighbourhood.shapes_of(problem, "signal")
+        return neighbourhood.generated(problem, v, truth, made, shapes, generate)
 
-    found = measure.measure_rows(problem, u, tally)
     mean = jax.tree.map(lambda v: jnp.mean(v, 0), tally)
-    gradients = measure.through_model(problem, u, mean, mean_of)
-    found = eqx.tree_at(
-        lambda m: m.gradients, found, gradients, is_leaf=lambda v: v is None
+    told, pull = jax.vjp(mean_of, u)
+    found = neighbourhood.with_gradients(
+        problem, u, measure.measure_rows(problem, u, tally), mean, pull
     )
-    return found, course, _miss(problem, u, found, mean_of(u), radius)
-
-
-def _miss(
-    problem: Problem, u: Vector, found: measure.Measurement, mean: PyTree, radius: Any
-) -> Array:
-    """By how much the model misses the loss at u, in what one event or the region changes."""
-    told = problem.total(problem.score(problem.design(u), mean).loss)
-    terms = len(found.loss)
-    weights = jnp.asarray(problem.weight(found.loss), told.dtype)
-    event = (
-        weights @ found.covariance[:terms, :terms] @ weights * np.prod(problem.chunks)
-    )
-    assert found.gradients is not None
-    region = radius * jnp.sum(jnp.abs(found.gradients[0]))
-    return jnp.abs(told - problem.total(found.loss)) / (
-        jnp.sqrt(event) + region + 1e-30
-    )
+    missed = neighbourhood.miss(problem, u, found, told, radius)
+    return found, course, missed
 
 
 def _unflat(row: Vector, tally: PyTree) -> PyTree:
     """A flat row as the mean of tallies of this structure."""
     one = jax.tree.map(lambda v: jnp.zeros(v.shape[1:], row.dtype), tally)
     return ravel_pytree(one)[1](row)
-
-
-def _analysed(
-    problem: Problem, v: Vector, truth: Array, rows: Array, key: Key
-) -> PyTree:
-    """Mean tally of generated signals."""
-    shapes = _signal_shapes(problem)
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    signal = jax.vmap(ravel_pytree(zero)[1])(rows)
-    design = problem.design(v)
-    record = _truth_of(problem, truth)
-    trace = problem.pipeline.analyse(design, record, signal, key=key)
-    tally = problem.objective.tally(design, trace)
-    return jax.tree.map(lambda t: jnp.mean(jnp.asarray(t, float), 0), tally)
-
-
-def _truth_of(problem: Problem, truth: Float[Array, "row k"]) -> PyTree:
-    """The record of truth that was laid flat."""
-    rows = truth.shape[0]
-    record = jax.eval_shape(
-        lambda k: problem.pipeline.source(rows, key=k), jax.random.key(0)
-    )
-    leaves, tree = jax.tree.flatten(record)
-    sizes = np.cumsum([int(np.prod(leaf.shape[1:])) for leaf in leaves])[:-1]
-    cut = jnp.split(truth, sizes, -1)
-    back = [
-        c.reshape(leaf.shape).astype(leaf.dtype)
-        for c, leaf in zip(cut, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, back)
-
-
-def _distrust(name: str, course: np.ndarray, miss: float) -> str:
-    """Why a model is not to be believed; empty where it is."""
-    if not np.all(np.isfinite(course)):
-        at = int(np.argmin(np.isfinite(course)))
-        return (
-            f"the training of `{name}` diverged: its loss is {course[at]} at step {at}. "
-            "Lower its learning rate, or use `Quadratic`"
-        )
-    if not miss <= FAR:
-        return (
-            f"`{name}` did not learn: at the present design it misses the measured loss by "
-            f"{miss:.3g} times what one event and the region change it. Train it longer, or "
-            "use `Quadratic`"
-        )
-    return ""

@@ -18,6 +18,7 @@ from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
 from kythera.core.stage import AbstractLearnedStage, has_host_stage
 from kythera.core.types import Array, Float, Key, PyTree, Vector
+from kythera.estimators.one_by_one import AbstractOneByOne
 
 S = TypeVar("S")
 
@@ -38,7 +39,7 @@ class Learnt(NamedTuple):
     inner: Any
 
 
-class Retrain(AbstractEstimator[Learnt], Generic[S]):
+class Retrain(AbstractOneByOne[Learnt], Generic[S]):
     """Trains what a pipeline has learnt at each design, then evaluates with another engine.
 
     At each design `events` rows are simulated, through `map`, and all stages behind the
@@ -124,23 +125,7 @@ class Retrain(AbstractEstimator[Learnt], Generic[S]):
         state = self.estimator.init(problem, key=inner)
         return Learnt(weights, nowhere, nowhere, state)
 
-    def __call__(
-        self,
-        problem: Problem,
-        us: Float[Array, "q n"],
-        state: Learnt,
-        *,
-        key: Key,
-        map: Map = map,
-    ) -> tuple[list[Evaluation], Learnt]:
-        """See the base class; designs that come together are taken one after the other."""
-        found = []
-        for u, k in zip(np.asarray(us), key, strict=True):
-            evaluation, state = self._evaluate(problem, u, state, k, map)
-            found.append(evaluation)
-        return found, state
-
-    def _evaluate(
+    def evaluate(
         self, problem: Problem, u: np.ndarray, state: Learnt, key: Key, map: Map
     ) -> tuple[Evaluation, Learnt]:
         """Simulate, train, evaluate; weights that diverge are not kept."""

@@ -46,6 +46,7 @@ def train(
     steps: int,
     batch: int,
     is_leaf: Callable | None = None,
+    count: Array | None = None,
 ) -> tuple[PyTree, Vector]:
     """Some steps of stochastic descent, in one `scan`.
 
@@ -60,9 +61,10 @@ def train(
         steps: of descent.
         batch: rows in each.
         is_leaf: which parts of the networks are not trained.
+        count: how many of the steps are taken, where compiled code shall serve any number.
 
     Returns:
-        the trained networks, and the loss at each step.
+        the trained networks, and the loss at each step, zero where none was taken.
     """
     free, fixed = eqx.partition(networks, eqx.is_inexact_array, is_leaf=is_leaf)
 
@@ -78,6 +80,16 @@ def train(
         update, state = rule.update(slope, state, free)
         return (eqx.apply_updates(free, update), state), value
 
-    first = (free, rule.init(free))
-    (free, _), course = jax.lax.scan(step, first, jax.random.split(key, steps))
+    def step_if(carry: tuple, item: tuple) -> tuple[tuple, Array]:
+        taken, key = item
+        return jax.lax.cond(
+            taken, step, lambda carry, key: (carry, jnp.zeros(())), carry, key
+        )
+
+    first, keys = (free, rule.init(free)), jax.random.split(key, steps)
+    if count is None:
+        (free, _), course = jax.lax.scan(step, first, keys)
+    else:
+        items = (jnp.arange(steps) < count, keys)
+        (free, _), course = jax.lax.scan(step_if, first, items)
     return eqx.combine(free, fixed), course
