@@ -60,7 +60,7 @@ def _local(name: str, best: float, designs: int, radius: float = 0.02) -> Case:
 def _shower() -> Case:
     from kythera.testing import showers
 
-    return Case(showers.shower("loss", events=100), SHOWER, rows=1000)
+    return Case(showers.shower("loss", events=100), SHOWER, rows=1000, step=0.05)
 
 
 def _off_three(y: Any) -> Any:
@@ -169,6 +169,10 @@ ENGINES: dict[str, tuple[str, Callable[[Case], tuple]]] = {
     "LocalSurrogate, Regressor": ("surrogates", _surrogate(lambda: ky.Regressor())),
     "LocalSurrogate, CramerGAN": ("surrogates", _surrogate(lambda: ky.CramerGAN())),
     "LocalSurrogate, Flow": ("surrogates", _surrogate(lambda: ky.Flow())),
+    "EndToEndSurrogate": (
+        "surrogates",
+        lambda c: (_adam(c), ky.EndToEndSurrogate(radius=c.radius)),
+    ),
     "Evolution": ("populations", lambda c: (ky.Evolution(), None)),
     "Policy": ("populations", lambda c: (ky.Policy(), None)),
     "RandomSearch": ("populations", lambda c: (ky.RandomSearch(), None)),
