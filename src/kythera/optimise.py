@@ -44,7 +44,7 @@ from kythera.stopping import PATIENCE, Abandoned, Interrupt, Limits
 D = TypeVar("D")
 
 # Streams of keys beside those of the trials, which are fold_in(root, number).
-_INIT, _ASK, _REPORT = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
+_INIT, _ASK, _REPORT, _LEARN = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD, 0xFFFFFFFC
 REPORT_FACTOR = 8  # the report measures start and end with so many times the events
 SOFT_FEWER = 4  # where two are measured, the softened detector sees so many times fewer
 INTERRUPTED = "interrupted"
@@ -185,15 +185,11 @@ def optimise(
         except Abandoned:
             run.reason = INTERRUPTED
         u_best = np.asarray(optimiser.recommend(run.state))[0]
-        final = estimator.measured(problem, run.learned)
-        soft, hard = _measured_anew(
-            final,
-            np.stack([u_start, u_best]),
-            rows,
-            jax.random.fold_in(key, _REPORT),
-            interrupt,
-            map,
-        )
+        us = np.stack([u_start, u_best])
+        final, spent = run.learnt(us)
+        report = jax.random.fold_in(key, _REPORT)
+        soft, hard = _measured_anew(final, us, rows, report, interrupt, map)
+        soft = dataclasses.replace(soft, events=soft.events + spent)
         failure = soft.cause or (hard.cause if hard else "")
         if failure and not interrupt.late:
             run.reason += f"; start and best could not be measured anew: {failure}"
@@ -269,6 +265,17 @@ class _Run(Generic[D]):
     state: Any
     trials: list[Trial] = dataclasses.field(default_factory=list)
     reason: str = ""
+
+    def learnt(self, us: np.ndarray) -> tuple[Problem[D], int]:
+        """The problem with what the estimator learnt for these designs, and its price."""
+        key = jax.random.fold_in(self.key, _LEARN)
+        try:
+            with self.interrupt.leavable():
+                return self.estimator.measured(
+                    self.problem, self.learned, jnp.asarray(us), key=key, map=self.map
+                )
+        except Abandoned:
+            return self.problem, 0
 
     @functools.cached_property
     def price(self) -> int:

@@ -199,3 +199,19 @@ def test_generated_signals_go_through_the_reconstruction(model):
         assert np.all(np.isfinite(found.total.gradient))
     else:
         assert "did not learn" in found.cause
+
+
+def test_a_function_of_one_event_has_a_gradient():
+    """The default of `from_function`: no spread of events is known, and none is needed."""
+
+    def bowl(a, b, seed):
+        return (a - 0.3) ** 2 + (b - 0.7) ** 2
+
+    domains = {"a": ky.Real(0, 1), "b": ky.Real(0, 1)}
+    case = ky.from_function(bowl, domains, start={"a": 0.5, "b": 0.5})
+    engine = ky.LocalSurrogate(radius=0.1, designs=8)
+    state = engine.init(case, key=jax.random.key(0))
+    us, keys = jnp.array([[0.5, 0.5]]), jax.random.key(1)[None]
+    [found], _ = engine(case, us, state, key=keys, map=map)
+    assert not found.cause
+    np.testing.assert_allclose(found.total.gradient, [0.4, -0.4], atol=0.02)

@@ -7,7 +7,7 @@ import pytest
 
 import kythera as ky
 from kythera import errors
-from kythera.estimators.retrain import _simulated, _with
+from kythera.estimators.retrain import _fresh, _simulated, _weights, _with
 from kythera.instruments import telescope
 from kythera.testing.published import Uniform
 
@@ -97,23 +97,18 @@ def test_design_and_weights_move_together():
         ky.Retrain(ky.FiniteDifference(), events=None).check(case)
 
 
-def test_start_and_best_are_judged_by_weights_that_were_trained_alike():
+@pytest.mark.parametrize("optimiser", [ky.adam(0.05), ky.Evolution()], ids=type)
+def test_start_and_best_are_judged_by_weights_that_were_trained_for_them(optimiser):
+    """Whatever was looked at first and last: the loss is near its floor at both."""
     case, engine = problem(), ky.Retrain(ky.Pathwise(), steps=25)
     found = ky.optimise(
-        case, ky.adam(0.05), engine, key=KEY, max_trials=15, report_events=4000
+        case, optimiser, engine, key=KEY, max_trials=16, report_events=4000
     )
     wide = found.problem.space.decode(jnp.asarray(found.u_best)).z
     assert np.ptp(np.asarray(wide)) > 0.45  # the planes went apart, from 0.4
-    final = engine.measured(case, found.state[1])
-    for u in (found.u_start, found.u_best):
-        [told], _ = ky.Direct()(
-            final.replace(events=4000),
-            jnp.asarray(u)[None],
-            None,
-            key=KEY[None],
-            map=map,
-        )
-        assert told.total.value < 2 * FLOOR
+    for told in (found.report.start, found.report.best):
+        assert told.value < 2 * FLOOR
+    assert found.report_events == 2 * 4000 + 2 * 1000  # and the training's
 
 
 class Amplified(ky.AbstractPathwiseSimulator):
@@ -169,4 +164,28 @@ def test_bad_input_is_refused():
         ky.Retrain(ky.Pathwise()).check(telescope.problem())
     with pytest.raises(errors.InputError, match="`steps`"):
         ky.Retrain(ky.Pathwise(), steps=0)
-    ky.Retrain(ky.Pathwise()).check(problem())
+    engine = ky.Retrain(ky.Pathwise())
+    engine.check(problem())
+    with pytest.raises(errors.UnsupportedError, match="`Toleranced` takes it into"):
+        engine.check(ky.Toleranced(problem(), {"z": 0.001}))
+    remembers = ky.Retrain(ky.LocalSurrogate(designs=3))
+    with pytest.raises(errors.UnsupportedError, match="remembers what earlier weights"):
+        remembers.check(problem())
+    ky.Retrain(ky.LocalSurrogate(designs=3, steps=1)).check(problem())
+    case = problem()
+    other = case.replace(hard_pipeline=telescope.problem().pipeline)
+    with pytest.raises(errors.UnsupportedError, match="has 0 learned stages"):
+        engine.check(other)
+
+
+def test_a_network_that_simulates_is_not_trained():
+    """Only what is behind the simulator learns; the simulator keeps its weights."""
+    case = problem()
+    taught = ky.Network(features, 5, key=jax.random.key(9))
+    both = case.pipeline.reconstruction, taught
+    pipeline = ky.Pipeline(case.pipeline.source, both[1], both[0])
+    fresh = _fresh(pipeline, KEY)
+    before, after = (jax.tree.leaves(p.simulator) for p in (pipeline, fresh))
+    for one, other in zip(before, after, strict=True):
+        assert one is other
+    assert len(_weights(pipeline)) == 1

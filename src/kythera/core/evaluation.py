@@ -115,9 +115,28 @@ class AbstractEstimator(eqx.Module, Generic[S]):
             map: the executor through which simulations reach other processes.
         """
 
-    def measured(self, problem: Problem, state: S) -> Problem:
-        """The problem to re-measure with: learned parts in place."""
-        return problem
+    def measured(
+        self,
+        problem: Problem,
+        state: S,
+        us: Float[Array, "2 n"],
+        *,
+        key: Key,
+        map: Map,
+    ) -> tuple[Problem, int]:
+        """The problem to re-measure with, learned parts in place, and what that took.
+
+        Args:
+            problem: what was searched.
+            state: from the last call.
+            us: start and recommended design, for which learned parts must be alike.
+            key: of all that is simulated for it.
+            map: the executor.
+
+        Returns:
+            the problem, and the primaries that were simulated.
+        """
+        return problem, 0
 
 
 class AbstractOptimiser(eqx.Module, Generic[S]):

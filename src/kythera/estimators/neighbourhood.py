@@ -316,6 +316,7 @@ def miss(
     event = (
         weights @ found.covariance[:terms, :terms] @ weights * np.prod(problem.chunks)
     )
+    event = jnp.where(jnp.isfinite(event), event, 0.0)  # unknown for a single event
     assert found.gradients is not None
     change = jnp.sum(jnp.abs(region * found.gradients[0]))
     return jnp.abs(told - problem.total(found.loss)) / (
@@ -355,7 +356,11 @@ def concluded(
         return evaluation
     return Evaluation.failed(
         f"`{name}` did not learn: at the present design it misses the measured loss by "
-        f"{missed:.3g} times what one event and the region change it. Train it longer, or "
-        f"use `{instead}`",
+        f"{missed:.3g} times what one event and the region change it. "
+        + (
+            "Simulate more `designs`, or narrow the `radius`"
+            if name == instead
+            else f"Train it longer, or use `{instead}`"
+        ),
         price,
     )

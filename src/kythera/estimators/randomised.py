@@ -11,7 +11,7 @@ import numpy as np
 from kythera import errors
 from kythera.core.evaluation import AbstractEstimator, Evaluation, Map, Measured
 from kythera.core.problem import Problem
-from kythera.core.space import Choice
+from kythera.core.space import Choice, Integer
 from kythera.core.stage import AbstractHostStage, Identity
 from kythera.core.types import Array, Float, Key
 from kythera.estimators.direct import evaluate_all
@@ -33,7 +33,8 @@ class RandomisedDesign(AbstractEstimator[None]):
     the number of parameters.
 
     Args:
-        spread: one standard deviation, a fraction of each parameter's range.
+        spread: one standard deviation, a fraction of each parameter's range; of a whole
+            number one step, where that is more.
         samples: designs that are drawn, an even number.
         explore: part of the draws of a choice that do not look at the weights.
     """
@@ -120,7 +121,12 @@ class RandomisedDesign(AbstractEstimator[None]):
         half = self.samples // 2
         noise = draw.standard_normal((half, u.size))
         noise = np.concatenate([noise, -noise])
-        points, score = mirrored(u + self.spread * noise), noise / self.spread
+        spread = np.full(u.size, self.spread)
+        for path, domain in problem.space.free.items():
+            if isinstance(domain, Integer):
+                step = 1 / (domain.upper - domain.lower)
+                spread[problem.space.groups[path]] = max(self.spread, step)
+        points, score = mirrored(u + spread * noise), noise / spread
         for path, domain in problem.space.free.items():
             if isinstance(domain, Choice):
                 where, k = problem.space.groups[path], len(domain.options)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -20,6 +21,8 @@ from kythera.core.stage import AbstractLearnedStage, has_host_stage
 from kythera.core.types import Array, Float, Key, PyTree, Vector
 from kythera.estimators.chunks import over_chunks
 from kythera.estimators.direct import Direct
+from kythera.estimators.end_to_end import EndToEndSurrogate
+from kythera.estimators.local_surrogate import LocalSurrogate
 from kythera.estimators.one_by_one import AbstractOneByOne
 from kythera.estimators.pathwise import Pathwise
 
@@ -32,15 +35,11 @@ class Learnt(NamedTuple):
     Args:
         weights: the real arrays of the learned stages, as they are now.
         adam: what Adam remembers of their slopes.
-        first: point of the cube that was seen first, shape (n,); nan before there is one.
-        last: that was seen last.
         inner: state of the inner engine.
     """
 
     weights: PyTree
     adam: PyTree
-    first: np.ndarray
-    last: np.ndarray
     inner: Any
 
 
@@ -60,10 +59,10 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
     own events, so that design and reconstruction move together. The first designs are
     judged by weights that know little.
 
-    For the report the weights are trained anew on start and last design together, from the
-    same first weights, in ten times as many steps: start and best are judged by one and the
-    same reconstruction, which sees the design if its features do. Where choices were relaxed
-    in the search, the designs as built are learnt beside them.
+    For the report the weights are trained anew on start and best design together, from fresh
+    ones, in ten times as many steps: both are judged by one and the same reconstruction,
+    which sees the design if its features do. Where choices were relaxed in the search, the
+    designs as built are learnt beside them. Its events count as the report's.
 
     Args:
         estimator: the inner engine.
@@ -111,14 +110,29 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
                 "which `Pathwise` and `Direct` can tell, but not "
                 f"`{type(self.estimator).__name__}`. Give the number of `events`."
             )
-        pipeline = problem.pipeline
-        rest = (pipeline.reconstruction, pipeline.inference)
-        if not _learned(pipeline):
+        pipeline, hard = problem.pipeline, problem.hard_pipeline
+        rest = _behind(pipeline)
+        count = len(_learned(pipeline))
+        if hard is not None and len(_learned(hard)) != count:
+            raise errors.UnsupportedError(
+                "`Retrain` puts its weights into the detector as built as well, but that "
+                f"has {len(_learned(hard))} learned stages behind its simulator, the "
+                f"softened one {count}. Give both the same ones."
+            )
+        if not count:
             raise errors.UnsupportedError(
                 "`Retrain` needs a learned stage behind the simulator, but neither "
                 f"`{type(rest[0]).__name__}` nor `{type(rest[1]).__name__}` is or holds an "
                 "`AbstractLearnedStage`. Use the engine "
-                f"`{type(self.estimator).__name__}` alone, or put a `Network` there."
+                f"`{type(self.estimator).__name__}` alone, or put a `Network` there "
+                "(`Toleranced` takes it into the simulator, where it is not trained)."
+            )
+        if _remembers(self.estimator):
+            raise errors.UnsupportedError(
+                "`Retrain` changes the reconstruction from design to design, but "
+                f"`{type(self.estimator).__name__}` remembers what earlier weights gave, "
+                "and would take their progress for that of the design. Give it `steps=1`, "
+                "or a model of signals (`CramerGAN`, `Flow`)."
             )
         if has_host_stage(rest):
             raise errors.UnsupportedError(
@@ -139,13 +153,10 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
     def init(self, problem: Problem, *, key: Key) -> Learnt:
         """Fresh weights."""
         own, inner = jax.random.split(key)
-        nowhere = np.full(
-            problem.space.size, np.nan, np.asarray(problem.space.start).dtype
-        )
         weights = _weights(_fresh(problem.pipeline, own))
         weights, adam = jax.device_get((weights, optax.adam(self.rate).init(weights)))
         state = self.estimator.init(problem, key=inner)
-        return Learnt(weights, adam, nowhere, nowhere, state)
+        return Learnt(weights, adam, state)
 
     def evaluate(
         self, problem: Problem, u: np.ndarray, state: Learnt, key: Key, map: Map
@@ -219,9 +230,7 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
                 f"the training of the reconstruction diverged: its loss is {course[at]} at "
                 f"step {at}. Lower `rate`, which is {self.rate}"
             )
-        first = u if np.any(np.isnan(state.first)) else state.first
-        at = (np.asarray(first), np.asarray(u))
-        return Learnt(weights, adam, *at, state.inner), ""
+        return Learnt(weights, adam, state.inner), ""
 
     def _trained(
         self,
@@ -240,27 +249,36 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
             _train(data, jnp.asarray(us, float), stacked, begin, key, settings)
         )
 
-    def measured(self, problem: Problem, state: Learnt) -> Problem:
-        """With weights that were trained for start and last design alike."""
-        inner = self.estimator.measured(problem, state.inner)
-        if np.any(np.isnan(state.first)):
-            return inner
-        key = jax.random.key(len(state.first))
+    def measured(
+        self,
+        problem: Problem,
+        state: Learnt,
+        us: Float[Array, "2 n"],
+        *,
+        key: Key,
+        map: Map,
+    ) -> tuple[Problem, int]:
+        """With weights that were trained for start and best design alike."""
+        own, fresh, simulate, train = jax.random.split(key, 4)
+        inner, spent = self.estimator.measured(
+            problem, state.inner, us, key=own, map=map
+        )
         data = self._data(problem)
-        us = _as_reported(problem, np.stack([state.first, state.last]))
-        weights = _weights(_fresh(problem.pipeline, jax.random.fold_in(key, 2)))
-        try:
-            rows = [
-                _simulated(data, (u, jax.random.fold_in(key, i)))
-                for i, u in enumerate(us)
-            ]
-        except errors.SimulationError:  # the search is not lost for its report
-            return _with(inner, state.weights)
+        points = _as_reported(problem, np.asarray(us))
+        items = list(zip(points, jax.random.split(simulate, len(points)), strict=True))
+        rows = list(outcomes(map, functools.partial(_simulated, data), items))
+        spent += len(points) * data.price
+        if any(isinstance(found, errors.SimulationError) for found in rows):
+            return _with(
+                inner, state.weights
+            ), spent  # no search is lost for its report
+        weights = _weights(_fresh(problem.pipeline, fresh))
         begin = (weights, optax.adam(self.rate).init(weights))
         weights, _, course = self._trained(
-            data, us, rows, begin, jax.random.fold_in(key, 3), 10 * self.steps
+            data, points, rows, begin, train, 10 * self.steps
         )
-        return _with(inner, weights if np.all(np.isfinite(course)) else state.weights)
+        good = np.all(np.isfinite(course))
+        return _with(inner, weights if good else state.weights), spent
 
 
 def _as_reported(problem: Problem, us: np.ndarray) -> np.ndarray:
@@ -272,27 +290,42 @@ def _as_reported(problem: Problem, us: np.ndarray) -> np.ndarray:
     return np.concatenate([us, np.asarray(built)])
 
 
+def _remembers(estimator: AbstractEstimator) -> bool:
+    """Whether it learns from what the reconstruction gave at earlier designs."""
+    if isinstance(estimator, LocalSurrogate):
+        return estimator.steps > 1 and estimator.surrogate.models == "tally"
+    return isinstance(estimator, EndToEndSurrogate) and estimator.steps > 1
+
+
 def _is_learned(node: Any) -> bool:
     return isinstance(node, AbstractLearnedStage)
 
 
-def _learned(tree: Any) -> list[AbstractLearnedStage]:
-    """All learned stages, in their order."""
-    return [v for v in jax.tree.leaves(tree, is_leaf=_is_learned) if _is_learned(v)]
+def _behind(pipeline: Pipeline) -> tuple:
+    """What is behind the simulator, where stages are trained."""
+    return (pipeline.reconstruction, pipeline.inference)
+
+
+def _learned(pipeline: Pipeline) -> list[AbstractLearnedStage]:
+    """All learned stages behind the simulator, in their order."""
+    leaves = jax.tree.leaves(_behind(pipeline), is_leaf=_is_learned)
+    return [v for v in leaves if _is_learned(v)]
+
+
+def _replaced(pipeline: Pipeline, change: Callable[[Any], Any]) -> Pipeline:
+    """With every learned stage behind the simulator changed."""
+    new = jax.tree.map(
+        lambda v: change(v) if _is_learned(v) else v,
+        _behind(pipeline),
+        is_leaf=_is_learned,
+    )
+    return eqx.tree_at(_behind, pipeline, new, is_leaf=lambda v: v is None)
 
 
 def _fresh(pipeline: Pipeline, key: Key) -> Pipeline:
     """With new weights in all learned stages."""
-    count = 0
-
-    def draw(node: Any) -> Any:
-        nonlocal count
-        if not _is_learned(node):
-            return node
-        count += 1
-        return node.fresh(jax.random.fold_in(key, count))
-
-    return jax.tree.map(draw, pipeline, is_leaf=_is_learned)
+    keys = iter(jax.random.split(key, max(1, len(_learned(pipeline)))))
+    return _replaced(pipeline, lambda stage: stage.fresh(next(keys)))
 
 
 def _weights(pipeline: Pipeline) -> list[PyTree]:
@@ -306,15 +339,10 @@ def _with(problem: Problem, weights: list[PyTree]) -> Problem:
 
     def put(pipeline: Pipeline) -> Pipeline:
         new = iter(weights)
-        return jax.tree.map(
-            lambda v: eqx.combine(next(new), v) if _is_learned(v) else v,
-            pipeline,
-            is_leaf=_is_learned,
-        )
+        return _replaced(pipeline, lambda stage: eqx.combine(next(new), stage))
 
-    hard = problem.hard_pipeline
-    if hard is not None and len(_learned(hard)) == len(weights):
-        problem = problem.replace(hard_pipeline=put(hard))
+    if problem.hard_pipeline is not None:
+        problem = problem.replace(hard_pipeline=put(problem.hard_pipeline))
     return problem.replace(pipeline=put(problem.pipeline))
 
 

@@ -10,7 +10,8 @@ import scipy.special
 import scipy.stats
 
 import kythera as ky
-from kythera import testing
+from kythera import errors, testing
+from kythera.core.pipeline import Trace
 from kythera.testing import published
 
 KEY = jax.random.key(11)
@@ -101,3 +102,22 @@ def test_an_untrained_critic_bounds_from_below():
     )
     [found], _ = ky.Direct()(case, case.space.start[None], None, key=KEY[None], map=map)
     assert abs(found.total.value) < 1e-5
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.01])
+def test_no_critic_passes_the_information(sigma):
+    """x and n normal, y = x + sigma n, and the exact critic: I = log(1 + 1 / sigma^2) / 2."""
+    x, n, others = jax.random.normal(KEY, (3, 4000, 1))
+    y, others = x + sigma * n, others[:512]
+
+    def squares(truth):
+        return jnp.concatenate([truth, truth**2], -1)
+
+    critic = jnp.concatenate([y, jnp.full_like(y, -0.5)], -1) / sigma**2
+    objective = ky.MutualInformation(squares, squares(others))
+    found = -objective.loss(None, Trace(x, y, y, critic))["information"]
+    limit = 0.5 * np.log(1 + 1 / sigma**2)
+    error = float(jnp.std(found)) / np.sqrt(found.size)
+    assert limit - 0.3 < float(jnp.mean(found)) < limit + 3 * error
+    with pytest.raises(errors.InputError, match="as many outputs as the truth has"):
+        objective.loss(None, Trace(x, y, y, critic[:, :1]))

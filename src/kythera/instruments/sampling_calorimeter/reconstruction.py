@@ -48,8 +48,8 @@ class CalibratedError(AbstractObjective):
     events of each kind of particle (as if it were identified). The moments of (1, e, E) add
     up over events, and the least squares is a function of their means: this is a score of
     additive tallies, exact for any chunks, with the derivative of the optimum. It is
-    optimistic by (layers + 1) / events of its value, because it is measured on the events
-    that it was fitted to.
+    optimistic by (pairs + 1) / events of each kind, as a part of its value, because it is
+    measured on the events that it was fitted to.
 
     Args:
         kinds: particles that count, names out of `KINDS`: a term for each.
