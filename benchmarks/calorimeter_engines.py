@@ -275,6 +275,7 @@ def main() -> None:
         if args.json:
             args.json.write_text(json.dumps(rows, indent=1) + "\n")
         print(table(rows[-1:]).splitlines()[-1], flush=True)
+    rows.sort(key=lambda row: [*BUDGET].index(row["simulator"]))
     if args.table:
         print(table(rows))
     if args.figure:
