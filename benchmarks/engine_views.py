@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from engine_cases import ENGINES, PARTS, PROBLEMS
 
+MARK = "<!-- from here on written by benchmarks/engines.py -->\n"
 FLOOR = 1e-5  # of the pictures
 COLUMNS = 3  # of the pictures
 COLOURS = {  # of the families; Okabe and Ito's, which the colour-blind can tell apart
@@ -120,6 +121,13 @@ def table(data: dict) -> str:
                 f"{row.seconds:.1f} | {row.trials:,.0f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def write(data: dict, path: Path) -> None:
+    """Write the table to a page, behind what stands there before its mark."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = f"{before.partition(MARK)[0].rstrip()}\n\n{MARK}\n{table(data)}"
+    path.write_text(text.lstrip(), encoding="utf-8")
 
 
 def figure(data: dict, axis: str) -> Any:
