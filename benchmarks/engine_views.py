@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from engine_cases import ENGINES, PARTS, PROBLEMS
 
+MARK = "<!-- from here on written by benchmarks/engines.py -->\n"
 FLOOR = 1e-5  # of the pictures
 COLUMNS = 3  # of the pictures
 COLOURS = {  # of the families; Okabe and Ito's, which the colour-blind can tell apart
@@ -27,12 +28,14 @@ class Row(NamedTuple):
 
     Args:
         left: part of the start's loss above the optimum.
+        error: of it, where the loss was measured.
         span: least and largest of it.
         loss, seconds, events, trials: of the search until then.
         reasons: why the searches ended.
     """
 
     left: float
+    error: float
     span: tuple[float, float]
     loss: float
     seconds: float
@@ -55,11 +58,11 @@ def median_of(data: dict, problem: str, engine: str, part: float) -> Row | str |
     left = [
         (leg[4] - best) / (r["start"] - best) for leg, r in zip(legs, good, strict=True)
     ]
-    _, seconds, events, trials, loss, _ = map(
-        statistics.median, zip(*legs, strict=True)
-    )
+    middle = map(statistics.median, zip(*legs, strict=True))
+    _, seconds, events, trials, loss, error = middle
     return Row(
         statistics.median(left),
+        error / (statistics.median(r["start"] for r in good) - best),
         (min(left), max(left)),
         loss,
         seconds,
@@ -85,9 +88,9 @@ def _starts(data: dict, problem: str) -> tuple[float, float | None]:
     return statistics.median(r["start"] for r in good), good[0]["best"]
 
 
-def _short(value: float) -> str:
-    if value < 1e-6:
-        return "< 1e-6"
+def _short(value: float, error: float) -> str:
+    if value < (least := max(error, 1e-6)):
+        return f"< {least:.0e}".replace("e-0", "e-")
     return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else f"{value:.2g}"
 
 
@@ -100,7 +103,9 @@ def table(data: dict) -> str:
         cells = []
         for problem in problems:
             row = rows[problem, engine]
-            cells.append(_short(row.left) if isinstance(row, Row) else row or "")
+            cells.append(
+                _short(row.left, row.error) if isinstance(row, Row) else row or ""
+            )
         lines.append(f"| {engine} | {' | '.join(cells)} |")
     for problem in problems:
         start, best = _starts(data, problem)
@@ -114,12 +119,21 @@ def table(data: dict) -> str:
         ]
         found = {e: r for e in engines if isinstance(r := rows[problem, e], Row)}
         for engine, row in sorted(found.items(), key=lambda item: item[1].left):
+            left, least, most = (
+                _short(value, row.error) for value in (row.left, *row.span)
+            )
             lines.append(
-                f"    | {engine} | {row.loss:.4g} | {_short(row.left)} | "
-                f"{_short(row.span[0])} ... {_short(row.span[1])} | {row.events:,.0f} | "
-                f"{row.seconds:.1f} | {row.trials:,.0f} |"
+                f"    | {engine} | {row.loss:.4g} | {left} | {least} ... {most} | "
+                f"{row.events:,.0f} | {row.seconds:.1f} | {row.trials:,.0f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def write(data: dict, path: Path) -> None:
+    """Write the table to a page, behind what stands there before its mark."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = f"{before.partition(MARK)[0].rstrip()}\n\n{MARK}\n{table(data)}"
+    path.write_text(text.lstrip(), encoding="utf-8")
 
 
 def figure(data: dict, axis: str) -> Any:
@@ -155,7 +169,7 @@ def figure(data: dict, axis: str) -> Any:
             )  # fmt: skip
             first = False
     shown.update_xaxes(type="log", exponentformat="power", dtick=1)
-    shown.update_yaxes(type="log", exponentformat="power", dtick=1)
+    shown.update_yaxes(type="log", exponentformat="power", nticks=5)
     shown.update_xaxes(title=AXES[axis], row=height)
     shown.update_yaxes(title="part left", col=1)
     shown.update_layout(
@@ -172,11 +186,12 @@ def _line(data: dict, problem: str, engine: str, axis: str) -> dict | None:
     if not rows:
         return None
     last = rows[-1]
-    points = list(dict.fromkeys((getattr(r, axis), max(r.left, FLOOR)) for r in rows))
+    points = [(getattr(r, axis), max(r.left, r.error, FLOOR)) for r in rows]
+    points = list(dict.fromkeys(points))
     x, y = map(list, zip(*points, strict=True))
     bars = [[0.0] * (len(x) - 1) for _ in range(2)]
-    bars[0].append(max(last.span[1], FLOOR) - y[-1])
-    bars[1].append(y[-1] - max(last.span[0], FLOOR))
+    bars[0].append(max(last.span[1], y[-1]) - y[-1])
+    bars[1].append(max(0.0, y[-1] - max(last.span[0], last.error, FLOOR)))
     error = {"array": bars[0], "arrayminus": bars[1], "width": 2, "thickness": 1}
     return {"x": x, "y": y, "error_y": error}
 

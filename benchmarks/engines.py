@@ -2,7 +2,7 @@
 """Every engine on every problem at equal CPU seconds: loss reached, events, seconds.
 
     python benchmarks/engines.py --seeds 3 --seconds 10 --jobs 2 --json engines.json
-    python benchmarks/engines.py --json engines.json --table table.md --plot docs/images
+    python benchmarks/engines.py --json engines.json --table docs/engine-table.md --plot docs
 
 A pair of a problem and an engine is a process of its own, on one thread. A search ends with
 the batch in which it has used its CPU seconds; imports, compilation and the measurements
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--problems", default="", help="some of them, by ';'")
     parser.add_argument("--engines", default="", help="some of them, by ';'")
     parser.add_argument("--again", action="store_true", help="what ended with an error")
-    parser.add_argument("--table", type=Path, help="a Markdown file")
+    parser.add_argument("--table", type=Path, help="Markdown, from its mark on")
     parser.add_argument("--plot", type=Path, help="a folder for pictures")
     parser.add_argument("--pair", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help=argparse.SUPPRESS)
@@ -266,7 +266,7 @@ def main() -> None:
         ]:
             done.result()
     if chosen.table:
-        chosen.table.write_text(engine_views.table(book.data), encoding="utf-8")
+        engine_views.write(book.data, chosen.table)
     if chosen.plot:
         engine_views.draw(book.data, chosen.plot)
 
