@@ -10,7 +10,6 @@ import pytest
 
 import kythera as ky
 from kythera import testing
-from kythera.core import measure
 from kythera.core.evaluation import blocks
 from kythera.estimators.direct import evaluate_all
 
@@ -63,7 +62,7 @@ def test_a_search_that_asks_for_fewer_and_fewer_compiles_twice(compiled):
 
 def test_the_number_of_designs_changes_nothing():
     problem = testing.noisy_sphere(events=400)
-    width = measure.width(problem)
+    width = problem.width
     us, keys = _points(problem, width + 3)
     found = evaluate_all(problem, "pathwise", us, keys, map)
     assert len(found) == width + 3
@@ -89,5 +88,5 @@ def test_copies_are_nobody_s_trial():
 
     us, keys = _points(problem, 3)
     found = evaluate_all(problem, "value", us, keys, executor)
-    assert seen == [measure.width(problem)]
+    assert seen == [problem.width]
     assert [f.events for f in found] == [problem.price] * 3

@@ -84,8 +84,8 @@ def compare(problem: Problem, us: np.ndarray, key: Key, map: Map = map) -> Compa
     def rows(i: int, chunk: int) -> PyTree:
         if (i, chunk) in kept:
             return kept[i, chunk]
-        found = _rows_compiled(problem, points[i], jax.random.fold_in(key, chunk))
-        found = measure.fetch(found)
+        own = jax.random.fold_in(key, chunk)
+        found = measure.simulated(_rows_compiled, problem, points[i], own)
         bytes_ = sum(np.asarray(v).nbytes for v in jax.tree.leaves(found))
         if bytes_ * count * len(us) < KEEP:
             kept[i, chunk] = found

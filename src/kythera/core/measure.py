@@ -29,7 +29,8 @@ from kythera.core.types import Array, Design, Float, Key, PyTree, Vector
 
 Mode = Literal["value", "pathwise", "score"]
 
-FAILURES = (errors.SimulationError, jax.errors.JaxRuntimeError)
+# The last is what JAX makes of a callback's error from the third call on.
+FAILURES = (errors.SimulationError, jax.errors.JaxRuntimeError, ValueError)
 
 
 class Measurement(eqx.Module):
@@ -350,19 +351,6 @@ def _compiled(
     return jax.vmap(lambda u, k: measure(problem, u, k, mode))(us, keys)
 
 
-def width(problem: Problem) -> int:
-    """Designs that are evaluated at a time in one process: a property of the problem.
-
-    Small simulations gain from batching; the number of workers must not change results.
-    """
-    if problem.pipeline.is_host:
-        return problem.pipeline.batch
-    count, size = problem.chunks
-    if count > 1:
-        return 1
-    return int(np.clip((1 << 15) // (size * problem.pipeline.source.primaries), 1, 64))
-
-
 def evaluate(
     problem: Problem, mode: Mode, block: tuple[np.ndarray, Key]
 ) -> list[Evaluation]:
@@ -381,9 +369,9 @@ def evaluate(
     if problem.pipeline.is_host:
         return _evaluate_hosts(problem, list(us), list(keys))
     try:
-        found = fetch(_compiled(problem, us, keys, mode))
-    except FAILURES as error:
-        return [Evaluation.failed(_cause(error), problem.price) for _ in us]
+        found = simulated(_compiled, problem, us, keys, mode)
+    except errors.SimulationError as error:
+        return [Evaluation.failed(str(error), problem.price) for _ in us]
     return [
         finish(problem, jax.tree.map(lambda v, i=i: v[i], found), problem.price)
         for i in range(us.shape[0])
@@ -402,6 +390,18 @@ def _cause(error: Exception) -> str:
     if not found:
         raise error
     return found[1].strip()
+
+
+def simulated(compiled: Callable[..., PyTree], *arguments: Any) -> PyTree:
+    """What a compiled simulation gives, as NumPy arrays.
+
+    Raises:
+        SimulationError: a stage that JAX calls back failed.
+    """
+    try:
+        return fetch(compiled(*arguments))
+    except FAILURES as error:
+        raise errors.SimulationError(_cause(error)) from error
 
 
 def fetch(tree: PyTree) -> PyTree:

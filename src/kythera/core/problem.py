@@ -79,6 +79,20 @@ class Problem(eqx.Module, Generic[D]):
         return count * size * self.pipeline.source.primaries
 
     @property
+    def width(self) -> int:
+        """Designs that are evaluated at a time in one process.
+
+        Small simulations gain from batching; the number of workers must not change results.
+        """
+        if self.pipeline.is_host:
+            return self.pipeline.batch
+        count, size = self.chunks
+        if count > 1:
+            return 1
+        most = (1 << 15) // (size * self.pipeline.source.primaries)
+        return min(max(most, 1), 64)
+
+    @property
     def softened(self) -> bool:
         """Whether the search sees another detector than the report."""
         relaxed = any(isinstance(d, Integer | Choice) for d in self.space.domains)

@@ -340,7 +340,10 @@ def _compiled(problem: Problem, method: Method, us: Array, keys: Key) -> Any:
 def _evaluate(problem: Problem, method: Method, block: tuple) -> list[Evaluation]:
     """Evaluate the designs of one block, in this process."""
     us, keys = jnp.asarray(block[0], float), block[1]
-    found = measure.fetch(_compiled(problem, method, us, keys))
+    try:
+        found = measure.simulated(_compiled, problem, method, us, keys)
+    except errors.SimulationError as error:
+        return [Evaluation.failed(str(error), problem.price) for _ in us]
     return [
         measure.finish(problem, jax.tree.map(lambda v, i=i: v[i], found), problem.price)
         for i in range(us.shape[0])

@@ -68,7 +68,7 @@ def in_blocks(
     # NumPy cuts: in JAX each length would be one more program.
     points, data = np.asarray(us), np.asarray(jax.random.key_data(keys))
     kind = jax.random.key_impl(keys)
-    cut = blocks(len(points), measure.width(problem))
+    cut = blocks(len(points), problem.width)
     if problem.pipeline.is_host:
         cut = [np.unique(where) for where in cut]
     items = [

@@ -207,7 +207,7 @@ def _simulated(
     u, key = jnp.asarray(item[0], float), item[1]
     if problem.pipeline.is_host:
         return jax.device_get(_kept_rows(problem, surrogate, target, u, key))
-    return measure.fetch(_compiled_rows(problem, surrogate, target, u, key))
+    return measure.simulated(_compiled_rows, problem, surrogate, target, u, key)
 
 
 def _is_usable(answer: Any) -> bool:

@@ -201,7 +201,10 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
         )
         if found.cause:
             return found, state
-        rows = _simulated(problem, (u, evaluate))
+        work = functools.partial(_simulated, problem)
+        [rows] = outcomes(map, work, [(u, evaluate)])
+        if isinstance(rows, errors.SimulationError):
+            return Evaluation.failed(str(rows), found.events), state
         learnt, cause = self._learnt(problem, u, rows, state, train, fresh)
         if cause:
             return Evaluation.failed(cause, found.events), state
@@ -362,7 +365,7 @@ def _simulated(problem: Problem, item: tuple) -> PyTree:
     u, key = jnp.asarray(item[0], float), item[1]
     if problem.pipeline.is_host:
         return jax.device_get(_simulate(problem, u, key))
-    return measure.fetch(_compiled(problem, u, key))
+    return measure.simulated(_compiled, problem, u, key)
 
 
 @jit

@@ -165,7 +165,9 @@ def _first_piece(problem: Problem, item: tuple) -> PyTree:
     """What one piece adds to the mean tally, as NumPy arrays."""
     u, key, first, count = item
     where = jnp.asarray(first)
-    return measure.fetch(_tallies(problem, jnp.asarray(u, float), key, where, count))
+    return measure.simulated(
+        _tallies, problem, jnp.asarray(u, float), key, where, count
+    )
 
 
 def _second_piece(problem: Problem, mode: measure.Mode, item: tuple) -> Any:
@@ -173,7 +175,7 @@ def _second_piece(problem: Problem, mode: measure.Mode, item: tuple) -> Any:
     u, key, first, count, mean = item
     u, first = jnp.asarray(u, float), jnp.asarray(first)
     mean = jax.tree.map(jnp.asarray, mean)
-    return measure.fetch(_influences(problem, u, key, first, count, mean, mode))
+    return measure.simulated(_influences, problem, u, key, first, count, mean, mode)
 
 
 def _host_piece(problem: Problem, item: tuple) -> PyTree:

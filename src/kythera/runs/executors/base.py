@@ -64,7 +64,7 @@ class Local(AbstractExecutor):
     """This process: one item after the other, each with all cores that XLA can use.
 
     Small simulations run fastest here: an item is a block of designs that are simulated
-    together (`kythera.core.measure.width`).
+    together (`kythera.core.problem.Problem.width`).
     """
 
     def __init__(self, text: str = "local"):
