@@ -15,6 +15,8 @@ from kythera.optimisers import constraints
 from kythera.optimisers.coordinates import Coordinates
 from kythera.optimisers.parts import parts_of, whole
 
+_START = 0xFFFFFFFF  # no episode has this number
+
 
 def environment(problem: Problem, *, key: Key, by_parts: bool = False) -> Any:
     """An environment in which an agent builds designs, one in each episode.
@@ -24,7 +26,8 @@ def environment(problem: Problem, *, key: Key, by_parts: bool = False) -> Any:
     [0, 1], at its front (what a smaller part does not need is not looked at); of a choice
     the largest counts. The reward comes with the last part: minus the weighted loss. A design
     that breaks constraints gets the worst reward of a feasible one so far, minus its
-    violation; one that fails, one less than the worst so far.
+    violation; one that fails, one less than the worst so far. The start's loss, which is
+    measured at the first `reset`, counts among them.
 
     The `info` of a last step holds the evaluation ("evaluation"), the point of the cube
     ("u") and the values of its coordinates in native units ("values").
@@ -80,7 +83,7 @@ class _Building:
         self.own = [np.flatnonzero(self.parts.part == i) for i in self.parts_range]
         self.width = max(map(len, self.own))
         self.start = self.kinds.hard(np.asarray(space.start, float))
-        self.episode, self.worst = 0, 0.0
+        self.episode, self.worst = 0, float("nan")
         self.u, self.t = np.zeros(self.n), 0
 
     @property
@@ -91,7 +94,11 @@ class _Building:
     def begin(self, seed: int | None) -> np.ndarray:
         """Forget the design; with a seed also how many there were."""
         if seed is not None:
-            self.key, self.episode, self.worst = jax.random.key(seed), 0, 0.0
+            self.key, self.episode = jax.random.key(seed), 0
+            self.worst = float("nan")
+        if np.isnan(self.worst):
+            found = self._measured(self.start, _START)
+            self.worst = 0.0 if found.cause else -found.total.value
         self.u, self.t = np.zeros(self.n), 0
         return self._seen()
 
@@ -108,12 +115,15 @@ class _Building:
         self.u, self.t = u, self.t + 1
         if self.t < self.parts.count:
             return self._seen(), 0.0, False, False, {}
-        key = jax.random.fold_in(self.key, self.episode)[None]
-        found = evaluate_all(self.problem, "value", jnp.asarray(u[None]), key, map)[0]
+        found = self._measured(u, self.episode)
         self.episode += 1
         values = self.problem.space.values(jnp.asarray(u, float))
         info = {"evaluation": found, "u": u, "values": values}
         return self._seen(), self._reward(found), True, False, info
+
+    def _measured(self, u: np.ndarray, number: int) -> Evaluation:
+        key = jax.random.fold_in(self.key, number)[None]
+        return evaluate_all(self.problem, "value", jnp.asarray(u[None]), key, map)[0]
 
     def _reward(self, found: Evaluation) -> float:
         if not constraints.is_good(found):

@@ -31,8 +31,9 @@ class Front:
         values: of the terms, shape (m, terms).
         covariance: of the terms of each design, shape (m, terms, terms).
         slack: constraints of each design by name, each of shape (m,).
-        beaten: whether another one of them is better in all terms, as measured: designs
-            that were on the front of the search by luck, shape (m,).
+        beaten: whether another one that keeps all constraints is no worse in any term and
+            better in one, as measured: designs that were on the front of the search by
+            luck, shape (m,).
         events: primaries that this measurement simulated.
     """
 
@@ -57,8 +58,15 @@ class Front:
         space = self.problem.space
         return [space.decode(jnp.asarray(u, float), hard=True) for u in self.us]
 
+    @property
+    def breaks(self) -> np.ndarray:
+        """Whether a constraint is broken, as measured, shape (m,)."""
+        return _broken(self.slack, len(self.us))
+
     def hypervolume(self, reference: dict[str, float]) -> tuple[float, float]:
         """Volume between the front and the worst values that count, with its error.
+
+        Designs that break constraints do not count.
 
         The error is the spread over draws of the measured values from their errors; noise
         enlarges the volume a little, as the largest of several is enlarged.
@@ -75,8 +83,9 @@ class Front:
                 f"{list(reference)}. Name each of them."
             )
         worst = np.array([float(reference[name]) for name in self.terms])
-        value = pareto.hypervolume(self.values, worst)
-        known = np.nan_to_num(self.covariance)
+        values = self.values[~self.breaks]
+        value = pareto.hypervolume(values, worst)
+        known = np.nan_to_num(self.covariance[~self.breaks])
         if not known.any():
             return value, 0.0
         rng = np.random.default_rng(0)
@@ -85,7 +94,7 @@ class Front:
                 np.stack(
                     [
                         rng.multivariate_normal(v, c)
-                        for v, c in zip(self.values, known, strict=True)
+                        for v, c in zip(values, known, strict=True)
                     ]
                 ),
                 worst,
@@ -102,7 +111,9 @@ class Front:
                 text.format_measured(v, s)
                 for v, s in zip(self.values[i], self.stderr[i], strict=True)
             ]
-            lines.append([str(i), *shown, "beaten" if self.beaten[i] else ""])
+            broken = [f"breaks '{n}'" for n, v in self.slack.items() if v[i] < 0]
+            beaten = ["beaten"] * bool(self.beaten[i])
+            lines.append([str(i), *shown, ", ".join(broken + beaten)])
         widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
         shown = "\n".join(
             "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths)).rstrip()
@@ -114,6 +125,10 @@ class Front:
     def __str__(self) -> str:
         """The table."""
         return self.table()
+
+
+def _broken(slack: dict[str, np.ndarray], count: int) -> np.ndarray:
+    return np.any([np.zeros(count, bool), *(v < 0 for v in slack.values())], axis=0)
 
 
 def front(
@@ -163,14 +178,18 @@ def front(
     values = np.array([[e.terms[name].value for name in names] for e in found])
     covariance = np.stack([e.covariance[np.ix_(places, places)] for e in found])
     order = np.argsort(values[:, 0], kind="stable")
-    slack = {n: np.array([e.slack[n].value for e in found]) for n in found[0].slack}
+    slack = {
+        n: np.array([found[i].slack[n].value for i in order]) for n in found[0].slack
+    }
+    rivals = np.where(_broken(slack, len(us))[:, None], np.inf, values[order])
+    better = pareto.dominated(values[order], rivals)
     return Front(
         problem,
         tuple(names),
         us[order],
         values[order],
         covariance[order],
-        {name: v[order] for name, v in slack.items()},
-        ~pareto.nondominated(values[order]),
+        slack,
+        better,
         sum(e.events for e in found),
     )

@@ -1,5 +1,7 @@
 """Fronts: which designs are on one, how much they dominate, and that they are found."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -101,6 +103,41 @@ def test_it_recommends_a_front():
 def test_values_out_of_range_are_refused(settings):
     with pytest.raises(errors.InputError):
         ky.MultiObjective(**settings)
+
+
+def test_what_is_no_front_is_refused_before_anything_is_simulated():
+    def counted(x, seed):
+        raise AssertionError("simulated")
+
+    one = ky.from_function(counted, {"x": ky.Real(0, 1)})
+    with pytest.raises(errors.UnsupportedError, match="two terms"):
+        ky.optimise(one, ky.MultiObjective(), key=KEY, max_trials=4)
+    two = ky.from_function(counted, {"x": ky.Real(0, 1)}, terms=("a", "b"))
+    with pytest.raises(errors.InputError, match="Did you mean 'b'"):
+        ky.optimise(two, ky.MultiObjective(("a", "bb")), key=KEY, max_trials=4)
+
+
+def test_designs_that_break_constraints_are_on_no_front():
+    problem = testing.two_spheres(2, 0.0, 8)
+    room = ky.AtMost("room", lambda d: 1 + d.x[0], 1.1)
+    solution = ky.optimise(problem, ky.MultiObjective(batch=8), key=KEY, max_trials=16)
+    held = problem.replace(objective=problem.objective + room)
+    front = ky.front(dataclasses.replace(solution, problem=held), key=KEY)
+    x = np.stack([design.x for design in front.designs])
+    assert front.breaks.tolist() == (x[:, 0] > 0.1).tolist()
+    assert 0 < front.breaks.sum() < len(x)
+    worst = {"far": 2.0, "near": 2.0}
+    kept = pareto.hypervolume(front.values[~front.breaks], np.full(2, 2.0))
+    assert front.hypervolume(worst)[0] == kept
+    lines = str(front).splitlines()[1:]
+    assert [("breaks 'room'" in line) for line in lines] == front.breaks.tolist()
+
+
+def test_a_design_that_breaks_constraints_beats_nobody():
+    values = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    rivals = np.where([[True], [False], [False]], np.inf, values)
+    assert pareto.dominated(values, values).tolist() == [False, True, True]
+    assert pareto.dominated(values, rivals).tolist() == [False, False, True]
 
 
 def test_a_single_term_is_no_front():

@@ -153,6 +153,10 @@ def test_an_environment_rewards_what_the_objective_says():
     assert reward == pytest.approx(-(0.04 + 0.25), abs=1e-6)
     assert info["values"].tolist() == [0.5, 3.0, 0.0, 1.0]
     whole = ky.environment(_problem(), key=KEY)
+    whole.reset()  # before anything feasible: the start, 0.04 + 0 + 1, is the worst
+    start = -_toy(0.5, 2, "lead")
+    broken = whole.step([0.95, 0.5, 0, 1])[1]
+    assert broken == pytest.approx(start - (0.95 / 0.9 - 1), abs=1e-5)
     for action, wanted in (
         ([0.3, 0.5, 0, 1], 0.0),
         ([0.3, 0.0, 1, 0], -2.0),

@@ -128,7 +128,15 @@ class Problem(eqx.Module, Generic[D]):
             )
 
     def _check_weights(self) -> None:
-        """Terms have names before they have values: zeros for what runs outside JAX."""
+        names = self.term_names()
+        if names is not None:
+            self.weight(dict.fromkeys(names))
+
+    def term_names(self) -> list[str] | None:
+        """Names of the terms of the loss; None where only a simulation can tell.
+
+        Terms have names before they have values: zeros for what runs outside JAX.
+        """
         pipeline = declared(self.pipeline)
         design, key = self.design(self.space.start), jax.random.key(0)
 
@@ -138,10 +146,9 @@ class Problem(eqx.Module, Generic[D]):
             return self.score(design, mean).loss
 
         try:
-            names = terms() if self.pipeline.is_host else jax.eval_shape(terms)
+            return list(terms() if self.pipeline.is_host else jax.eval_shape(terms))
         except Exception:  # a user's code may need more: the first evaluation will tell
-            return
-        self.weight(names)
+            return None
 
     def design(self, u: Vector) -> D:
         """The design at a point of the cube (hard outside JAX and for reports)."""

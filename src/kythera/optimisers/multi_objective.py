@@ -86,8 +86,16 @@ class MultiObjective(AbstractOptimiser[History]):
             )
 
     def check(self, problem: Problem) -> None:
-        """Refuse more parameters than a model of the terms can hold."""
+        """Refuse terms that are none, and more parameters than a model can hold."""
         check_sobol(problem.space.size)
+        known = problem.term_names()
+        if known is not None:
+            for name in self.terms or ():
+                if name not in known:
+                    raise errors.InputError(
+                        f"The loss has no term {name!r}. {errors.nearest(name, known)}"
+                    )
+            _check_several(self.terms or tuple(known))
         if self.model == "gp":
             check_dimension("MultiObjective", problem, MOST)
             gaussian_process.require('MultiObjective(model="gp")')
@@ -123,11 +131,8 @@ class MultiObjective(AbstractOptimiser[History]):
         for evaluation in evaluations:
             if names is None and constraints.is_good(evaluation):
                 names = tuple(evaluation.terms)
-        if names is not None and len(names) < 2:
-            raise errors.UnsupportedError(
-                f"A front needs two terms or more, but the loss has {list(names)}. Name "
-                "more terms in the objective, or use `Bayesian` or `Evolution`."
-            )
+        if names is not None:
+            _check_several(names)
         return history.told(state, us, evaluations, names)
 
     def recommend(self, state: History) -> np.ndarray:
@@ -153,3 +158,11 @@ class MultiObjective(AbstractOptimiser[History]):
         feasible = state.good & (state.violation == 0)
         rows = feasible if feasible.any() else state.good
         return pareto.reference_point(np.asarray(state.values)[rows])
+
+
+def _check_several(names: tuple[str, ...]) -> None:
+    if len(names) < 2:
+        raise errors.UnsupportedError(
+            f"A front needs two terms or more, but the loss has {list(names)}. Name "
+            "more terms in the objective, or use `Bayesian` or `Evolution`."
+        )

@@ -12,12 +12,24 @@ def nondominated(values: np.ndarray) -> np.ndarray:
     Returns:
         shape (N,); of equal rows all are kept.
     """
-    values = np.asarray(values, float)
-    keep = np.ones(len(values), bool)
-    for i, row in enumerate(values):
-        worse = np.all(values <= row, 1) & np.any(values < row, 1)
-        keep[i] = not worse.any()
-    return keep
+    return ~dominated(values, values)
+
+
+def dominated(values: np.ndarray, rivals: np.ndarray) -> np.ndarray:
+    """Whether some rival is at least as good everywhere and better somewhere.
+
+    Args:
+        values: what is minimised, shape (N, terms).
+        rivals: shape (M, terms).
+
+    Returns:
+        shape (N,).
+    """
+    values, rivals = np.asarray(values, float), np.asarray(rivals, float)
+    found = [
+        np.any(np.all(rivals <= row, 1) & np.any(rivals < row, 1)) for row in values
+    ]
+    return np.array(found, bool)
 
 
 def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
