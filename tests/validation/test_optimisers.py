@@ -36,7 +36,8 @@ def _beats(name: str, label: str, trials: int, seeds: int) -> None:
 
 @pytest.mark.parametrize("label", CASES)
 def test_the_parzen_estimator_beats_chance(label):
-    _beats('Bayesian("tpe")', label, 100, 12)
+    # After 100 trials of the last one the difference is 2.3 errors of 24 searches.
+    _beats('Bayesian("tpe")', label, 200 if label == "noisy mixed" else 100, 12)
 
 
 @pytest.mark.library("botorch")
