@@ -344,23 +344,21 @@ def concluded(
         name: of the model.
         instead: what to use.
     """
+    other = "" if name == instead else f", or use `{instead}`"
     if not np.all(np.isfinite(course)):
         at = int(np.argmin(np.isfinite(course)))
+        remedy = f"Lower its learning rate{other}" if other else "Scale what it learns"
         return Evaluation.failed(
             f"the training of `{name}` diverged: its loss is {course[at]} at step {at}. "
-            f"Lower its learning rate, or use `{instead}`",
+            f"{remedy}",
             price,
         )
     evaluation = measure.finish(problem, found, price)
     if evaluation.cause or missed <= FAR:
         return evaluation
+    remedy = f"Train it longer{other}" if other else "Simulate more `designs`"
     return Evaluation.failed(
         f"`{name}` did not learn: at the present design it misses the measured loss by "
-        f"{missed:.3g} times what one event and the region change it. "
-        + (
-            "Simulate more `designs`, or narrow the `radius`"
-            if name == instead
-            else f"Train it longer, or use `{instead}`"
-        ),
+        f"{missed:.3g} times what one event and the region change it. {remedy}",
         price,
     )
