@@ -87,3 +87,29 @@ def test_a_mistake_of_the_user_is_no_failed_trial():
     for error in (ValueError, KeyError):
         with pytest.raises(Exception, match="call 5 broke"):
             searched(Program((5,), error))
+
+
+class Together(ky.AbstractHostSimulator):
+    """Several designs in a call, which fails."""
+
+    batch = 4
+
+    def shapes(self, events):
+        return jax.ShapeDtypeStruct((events, 1), jnp.float32)
+
+    def run(self, design, x, *, seed):
+        return np.asarray(x) + float(design["a"])
+
+    def run_batch(self, designs, xs, *, seeds):
+        raise errors.SimulationError("the batch broke")
+
+
+def test_designs_are_tried_alone_where_the_simulation_of_all_fails_only():
+    problem = ky.Problem(
+        ky.Space({"a": jnp.array(0.5)}, {"a": ky.Real(0, 1)}),
+        ky.Pipeline(Hits(), Together()),
+        Square(),
+        events=8,
+    )
+    found = ky.optimise(problem, ky.RandomSearch(4), key=KEY, max_trials=4)
+    assert not any(t.evaluation.cause for t in found.trials)

@@ -6,7 +6,6 @@ chunk and collects the influence of each event, psi_i = <d score / d m, tally_i 
 spread is the standard error.
 """
 
-import contextlib
 import functools
 import re
 import threading
@@ -427,10 +426,12 @@ def _evaluate_hosts(
     A failure that several designs share is that of one of them: each is tried alone.
     """
     if len(us) > 1 and problem.pipeline.batch > 1:
-        with contextlib.suppress(*FAILURES):
+        try:
             rows = _host_rows_of_all(problem, us, keys)
             found = [rows_measured(problem, u, r) for u, r in zip(us, rows)]
             return [finish(problem, jax.device_get(f), problem.price) for f in found]
+        except FAILURES as error:
+            _cause(error)  # any other error is raised
     return [_evaluate_host(problem, u, key) for u, key in zip(us, keys, strict=True)]
 
 
