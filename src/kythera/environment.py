@@ -98,7 +98,7 @@ class _Building:
             self.worst = float("nan")
         if np.isnan(self.worst):
             found = self._measured(self.start, _START)
-            self.worst = 0.0 if found.cause else -found.total.value
+            self.worst = float("inf") if found.cause else -found.total.value
         self.u, self.t = np.zeros(self.n), 0
         return self._seen()
 
@@ -126,10 +126,11 @@ class _Building:
         return evaluate_all(self.problem, "value", jnp.asarray(u[None]), key, map)[0]
 
     def _reward(self, found: Evaluation) -> float:
+        worst = self.worst if np.isfinite(self.worst) else 0.0  # none was good yet
         if not constraints.is_good(found):
-            reward = self.worst - 1.0
+            reward = worst - 1.0
         elif found.violation > 0:
-            reward = self.worst - found.violation
+            reward = worst - found.violation
         else:
             reward = -found.total.value
             self.worst = min(self.worst, reward)

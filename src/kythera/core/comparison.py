@@ -51,8 +51,8 @@ KEEP = 1 << 28  # bytes of tallies that are kept rather than simulated twice
 def _host_rows(problem: Problem, item: tuple[np.ndarray, Key, int]) -> PyTree:
     """Tallies of one chunk of one design, as NumPy arrays."""
     u, key, chunk = item
-    rows = measure.chunk_rows(problem, jnp.asarray(u, float), key, chunk)
-    return jax.device_get(rows)
+    u = jnp.asarray(u, float)
+    return measure.simulated(measure.chunk_rows, problem, u, key, chunk)
 
 
 def compare(problem: Problem, us: np.ndarray, key: Key, map: Map = map) -> Comparison:

@@ -21,9 +21,8 @@ import numpy as np
 from kythera import errors
 from kythera.core.compilation import jit
 from kythera.core.evaluation import Evaluation, Measured
-from kythera.core.objective import Tangents
+from kythera.core.nuisances import with_tangents
 from kythera.core.problem import Problem
-from kythera.core.space import _get
 from kythera.core.types import Array, Design, Float, Key, PyTree, Vector
 
 Mode = Literal["value", "pathwise", "score"]
@@ -68,20 +67,9 @@ def _sample(problem: Problem, u: Vector, key: Key, mode: Mode) -> tuple[PyTree, 
         trace = pipeline.analyse(design, truth, signal, key=key)
         return _tally(problem, design, trace), log_prob
 
-    design = problem.design(u)
-    paths = list(problem.objective.nuisances())
-    if not paths:
-        return rows_of(design)
-
-    def shifted(values: Vector) -> tuple[PyTree, Any]:
-        moved = eqx.tree_at(lambda d: [_get(d, p) for p in paths], design, list(values))
-        return rows_of(moved)
-
-    nominal = jnp.stack([jnp.asarray(_get(design, p), float) for p in paths])
-    (rows, log_prob), (tangents, _) = jax.vmap(
-        lambda t: jax.jvp(shifted, (nominal,), (t,)), out_axes=(None, 1)
-    )(jnp.eye(len(paths)))
-    return Tangents(rows, tangents), log_prob
+    return with_tangents(
+        problem.objective, problem.design(u), rows_of, is_host=pipeline.is_host
+    )
 
 
 def _outputs(problem: Problem, u: Vector, mean: PyTree) -> Vector:
@@ -391,14 +379,14 @@ def _cause(error: Exception) -> str:
     return found[1].strip()
 
 
-def simulated(compiled: Callable[..., PyTree], *arguments: Any) -> PyTree:
-    """What a compiled simulation gives, as NumPy arrays.
+def simulated(simulation: Callable[..., PyTree], *arguments: Any) -> PyTree:
+    """What a simulation gives, compiled or not, as NumPy arrays.
 
     Raises:
         SimulationError: a stage that JAX calls back failed.
     """
     try:
-        return fetch(compiled(*arguments))
+        return fetch(simulation(*arguments))
     except FAILURES as error:
         raise errors.SimulationError(_cause(error)) from error
 
@@ -425,7 +413,8 @@ def _evaluate_hosts(
 
     A failure that several designs share is that of one of them: each is tried alone.
     """
-    if len(us) > 1 and problem.pipeline.batch > 1:
+    together = problem.pipeline.batch > 1 and not problem.objective.nuisances()
+    if len(us) > 1 and together:
         try:
             rows = _host_rows_of_all(problem, us, keys)
             found = [rows_measured(problem, u, r) for u, r in zip(us, rows)]

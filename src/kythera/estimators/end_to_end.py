@@ -204,9 +204,12 @@ class EndToEndSurrogate(AbstractOneByOne[Trained]):
         later = float(round(self.later * self.surrogate.steps))
         start = (state.weights, warm, later if warm else np.inf)
         arrays = jax.tree.map(jnp.asarray, (u, here, spread, samples, start))
-        found, course, missed, weights = measure.fetch(
-            _learnt(problem, self.surrogate, rows, learn, *arrays)
-        )
+        try:
+            found, course, missed, weights = measure.simulated(
+                _learnt, problem, self.surrogate, rows, learn, *arrays
+            )
+        except errors.SimulationError as error:  # of a stage behind what was generated
+            return Evaluation.failed(str(error), price), moved
         name = type(self.surrogate).__name__
         evaluation = neighbourhood.concluded(
             problem, found, course, float(missed), price, name, "LocalSurrogate"

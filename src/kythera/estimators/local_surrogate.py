@@ -112,9 +112,12 @@ class LocalSurrogate(AbstractOneByOne[Memory]):
             return Evaluation.failed(cause, price), state
         memory = jax.tree.map(jnp.asarray, (state.u, state.kept, state.filled))
         here = jnp.asarray(u, float)
-        measured, course, missed = measure.fetch(
-            _learnt(problem, model, self.radius, here, memory, rows, learn)
-        )
+        try:
+            measured, course, missed = measure.simulated(
+                _learnt, problem, model, self.radius, here, memory, rows, learn
+            )
+        except errors.SimulationError as error:  # of a stage behind generated signals
+            return Evaluation.failed(str(error), price), state
         name = type(model).__name__
         return neighbourhood.concluded(
             problem, measured, course, float(missed), price, name, "Quadratic"

@@ -205,9 +205,8 @@ def _simulated(
 ) -> PyTree:
     """One design in this process, as NumPy arrays."""
     u, key = jnp.asarray(item[0], float), item[1]
-    if problem.pipeline.is_host:
-        return jax.device_get(_kept_rows(problem, surrogate, target, u, key))
-    return measure.simulated(_compiled_rows, problem, surrogate, target, u, key)
+    rows = _kept_rows if problem.pipeline.is_host else _compiled_rows
+    return measure.simulated(rows, problem, surrogate, target, u, key)
 
 
 def _is_usable(answer: Any) -> bool:

@@ -1,5 +1,6 @@
 """A learned reconstruction that is kept up to date with the design."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -104,6 +105,12 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
     def check(self, problem: Problem) -> None:
         """Needs something to be trained, and JAX behind the simulator."""
         self.estimator.check(problem)
+        if nuisances := list(problem.objective.nuisances()):
+            raise errors.UnsupportedError(
+                "`Retrain` trains on stored signals, but the nuisance parameters "
+                f"{nuisances} need derivatives of the signals. Make the weights a free "
+                "leaf of the design, and use `Pathwise` (as `inferno_toy` does)."
+            )
         if self.events is None and not isinstance(self.estimator, Pathwise | Direct):
             raise errors.UnsupportedError(
                 "With `events=None` the weights learn from the events of the evaluation, "
@@ -224,9 +231,12 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
         if not self.warm:
             weights = _weights(_fresh(data.pipeline, fresh))
             adam = optax.adam(self.rate).init(weights)
-        weights, adam, course = self._trained(
-            data, u[None], [rows], (weights, adam), train, self.steps
-        )
+        try:
+            weights, adam, course = self._trained(
+                data, u[None], [rows], (weights, adam), train, self.steps
+            )
+        except errors.SimulationError as error:  # of a stage behind the simulator
+            return state, str(error)
         if not np.all(np.isfinite(course)):
             at = int(np.argmin(np.isfinite(course)))
             return state, (
@@ -248,8 +258,8 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
         stacked = jax.tree.map(lambda *v: jnp.stack(v), *rows)
         begin = jax.tree.map(jnp.asarray, begin)
         settings = (steps, self.batch, self.rate)
-        return measure.fetch(
-            _train(data, jnp.asarray(us, float), stacked, begin, key, settings)
+        return measure.simulated(
+            _train, data, jnp.asarray(us, float), stacked, begin, key, settings
         )
 
     def measured(
@@ -271,17 +281,17 @@ class Retrain(AbstractOneByOne[Learnt], Generic[S]):
         items = list(zip(points, jax.random.split(simulate, len(points)), strict=True))
         rows = list(outcomes(map, functools.partial(_simulated, data), items))
         spent += len(points) * data.price
-        if any(isinstance(found, errors.SimulationError) for found in rows):
-            return _with(
-                inner, state.weights
-            ), spent  # no search is lost for its report
         weights = _weights(_fresh(problem.pipeline, fresh))
         begin = (weights, optax.adam(self.rate).init(weights))
-        weights, _, course = self._trained(
-            data, points, rows, begin, train, 10 * self.steps
-        )
-        good = np.all(np.isfinite(course))
-        return _with(inner, weights if good else state.weights), spent
+        lost = any(isinstance(found, errors.SimulationError) for found in rows)
+        with contextlib.suppress(errors.SimulationError):
+            if not lost:  # else no search is lost for its report
+                new, _, course = self._trained(
+                    data, points, rows, begin, train, 10 * self.steps
+                )
+                if np.all(np.isfinite(course)):
+                    return _with(inner, new), spent
+        return _with(inner, state.weights), spent
 
 
 def _as_reported(problem: Problem, us: np.ndarray) -> np.ndarray:
@@ -363,9 +373,8 @@ _compiled = jit(_simulate)
 def _simulated(problem: Problem, item: tuple) -> PyTree:
     """One design in this process, as NumPy arrays."""
     u, key = jnp.asarray(item[0], float), item[1]
-    if problem.pipeline.is_host:
-        return jax.device_get(_simulate(problem, u, key))
-    return measure.simulated(_compiled, problem, u, key)
+    rows = _simulate if problem.pipeline.is_host else _compiled
+    return measure.simulated(rows, problem, u, key)
 
 
 @jit

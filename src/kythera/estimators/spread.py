@@ -181,10 +181,14 @@ def _second_piece(problem: Problem, mode: measure.Mode, item: tuple) -> Any:
 def _host_piece(problem: Problem, item: tuple) -> PyTree:
     """Tallies of the events of one piece, as NumPy arrays."""
     u, key, first, count = item
-    u = jnp.asarray(u, float)
-    chunks = range(first, first + count)
-    rows = [measure.chunk_rows(problem, u, key, chunk) for chunk in chunks]
-    return jax.device_get(measure.join_rows(rows))
+
+    def rows(u: Array) -> PyTree:
+        chunks = range(first, first + count)
+        return measure.join_rows(
+            [measure.chunk_rows(problem, u, key, chunk) for chunk in chunks]
+        )
+
+    return measure.simulated(rows, jnp.asarray(u, float))
 
 
 def _from_sums(problem: Problem, u: np.ndarray, mean: PyTree, sums: Any) -> Evaluation:
