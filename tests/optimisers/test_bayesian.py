@@ -116,19 +116,22 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.library("botorch")
 def test_a_process_is_not_deceived_by_luck():
-    """The luckiest of many equal designs is not what it recommends; a slope is."""
-    rng = np.random.default_rng(5)
-    optimiser = ky.Bayesian("gp", batch=40, startup=40)
-    state = optimiser.init(testing.sphere(), START, key=KEY)
-    us, state = optimiser.ask(state, key=KEY)
-    losses = 2 * us[:, 0] + 0.1 * rng.normal(size=40)
-    lucky = int(np.argmax(us[:, 0]))
-    losses[lucky] = losses.min() - 0.05
-    state = optimiser.tell(state, us, [answer(v) for v in losses])
-    u = optimiser.recommend(state)[0]
-    assert u[0] < 0.15
-    values, _ = gaussian_process.fitted(state).means()
-    assert np.std(values[:, 0] - 2 * us[:, 0]) < 0.1
+    """Noise of a third of the range: it recommends better than the luckiest design."""
+    recommended, luckiest, missed = [], [], []
+    for seed in range(12):
+        rng, key = np.random.default_rng(seed), jax.random.fold_in(KEY, seed)
+        optimiser = ky.Bayesian("gp", batch=40, startup=40)
+        state = optimiser.init(testing.sphere(), START, key=key)
+        us, state = optimiser.ask(state, key=key)
+        truth = 0.3 * us[:, 0]
+        losses = truth + 0.1 * rng.normal(size=40)
+        state = optimiser.tell(state, us, [answer(v) for v in losses])
+        values, _ = gaussian_process.fitted(state).means()
+        missed.append(np.std(values[:, 0] - truth))
+        recommended.append(optimiser.recommend(state)[0][0])
+        luckiest.append(us[np.argmin(losses), 0])
+    assert np.mean(recommended) < min(0.15, np.mean(luckiest))
+    assert np.mean(missed) < 0.05  # half of the noise
 
 
 @pytest.mark.slow

@@ -81,6 +81,11 @@ class Mixed:
 
     def tell(self, solutions: list[tuple[np.ndarray, float]]) -> None:
         """Move the distributions; points as they were drawn, with their fitness."""
+        if self.coordinates.choices:
+            # Its step of the probabilities grows with noise; where it counts with a weight
+            # above two, the library takes the root of a negative number.
+            least = self.library._delta_init / np.sqrt(self.library._param_sum)
+            self.library._Delta = max(self.library._Delta, least)
         self.library.tell([(self._solution(raw), value) for raw, value in solutions])
 
     def _solution(self, raw: np.ndarray) -> Any:
