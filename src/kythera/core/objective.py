@@ -73,7 +73,18 @@ class AbstractObjective(eqx.Module):
     def nuisances(self) -> dict[str, float]:
         """Path of a scalar leaf of the design, never free -> its prior's width.
 
-        A width of `math.inf` leaves the parameter unconstrained.
+        A width of `math.inf` leaves the parameter unconstrained. (JAX sorts a dict that is
+        a field of the objective: sort it before, or the order is not the same inside.)
+        """
+        return {}
+
+    def templates(self) -> dict[str, float]:
+        """Path of a nuisance parameter -> step h > 0 of its templates, in its unit.
+
+        The derivative of the tally is then (tally(+h) - tally(-h)) / 2h, from two more
+        simulations of the same events: for hard histograms, and for simulators that
+        cannot be differentiated. Nuisance parameters that are not named are
+        differentiated.
         """
         return {}
 
@@ -136,6 +147,16 @@ class Sum(AbstractObjective):
             raise errors.UnsupportedError(
                 "Objectives of a sum must name the same nuisance parameters, but got "
                 f"{found}. Name all of them, with equal widths, in each."
+            )
+        return found[0] if found else {}
+
+    def templates(self) -> dict[str, float]:
+        """The steps of the one part that has any."""
+        found = [part.templates() for part in self.parts if part.nuisances()]
+        if any(other != found[0] for other in found[1:]):
+            raise errors.UnsupportedError(
+                "Objectives of a sum must take the same nuisance parameters from "
+                f"templates, but got the steps {found}. Give equal ones in each."
             )
         return found[0] if found else {}
 

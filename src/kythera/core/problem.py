@@ -74,9 +74,13 @@ class Problem(eqx.Module, Generic[D]):
 
     @property
     def price(self) -> int:
-        """Primaries that one evaluation simulates: the currency of every comparison."""
+        """Primaries that one evaluation simulates: the currency of every comparison.
+
+        Templates of a nuisance parameter are two more simulations.
+        """
         count, size = self.chunks
-        return count * size * self.pipeline.source.primaries
+        times = 1 + 2 * len(self.objective.templates())
+        return times * count * size * self.pipeline.source.primaries
 
     @property
     def width(self) -> int:
@@ -114,17 +118,26 @@ class Problem(eqx.Module, Generic[D]):
                 problem._check_weights()
 
     def _check_nuisances(self) -> None:
-        """The tally is differentiated through the simulator at a fixed key."""
-        nuisances, simulator = self.objective.nuisances(), self.pipeline.simulator
+        """Without templates, tallies are differentiated through the simulator."""
+        steps, simulator = self.objective.templates(), self.pipeline.simulator
+        every = self.objective.nuisances()
+        for path, step in steps.items():
+            if path not in every or not step > 0:
+                raise errors.InputError(
+                    "Templates belong to a nuisance parameter and have a step > 0, but "
+                    f"'{path}' has the step {step} and the nuisance parameters are "
+                    f"{list(every)}. Mend `templates` of the objective."
+                )
+        nuisances = [path for path in every if path not in steps]
         smooth = isinstance(simulator, AbstractPathwiseSimulator)
         if nuisances and (self.pipeline.is_host or not smooth):
             name = f"`{type(simulator).__name__}`" + " (as built)" * self.is_hard
             cause = "a stage runs outside" if smooth else f"{name} is no such simulator"
             raise errors.UnsupportedError(
-                f"The nuisance parameters {list(nuisances)} need an "
+                f"The nuisance parameters {nuisances} need an "
                 "`AbstractPathwiseSimulator` and all stages inside JAX, but "
-                f"{cause}. Use a simulator that can be differentiated, or an objective "
-                "without nuisance parameters."
+                f"{cause}. Use a simulator that can be differentiated, an objective that "
+                "takes them from `templates`, or one without nuisance parameters."
             )
 
     def _check_weights(self) -> None:
