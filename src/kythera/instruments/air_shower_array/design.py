@@ -1,0 +1,262 @@
+"""Where the units of an air-shower array stand on the ground, and what they cost."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kythera import errors
+from kythera.core.objective import AbstractObjective, Score
+from kythera.core.safe import safe_sqrt
+from kythera.core.types import Array, Float, Scalar
+from kythera.units import km, m
+
+TANK_RADIUS = 1.9 * m  # 19 tanks are 68.59 pi m2, as in SWGOLO
+RINGS = ((50.0, 3), (200.0, 9), (350.0, 12), (550.0, 15), (750.0, 18), (1000.0, 33))
+ROUNDS = 300  # of pushing apart, at most
+SLOP = 1e-3 * m  # to which single precision can tell lengths of kilometres
+
+
+class Layout(eqx.Module):
+    """Units of some tanks each, discs on the ground.
+
+    Args:
+        x: positions of the units that are free to move, m, shape (unit,).
+        y: likewise.
+        tanks: in each unit.
+        symmetry: how many copies of each free unit there are, turned about the origin by
+            equal angles; 1 for none but itself.
+    """
+
+    x: Float[Array, " unit"]
+    y: Float[Array, " unit"]
+    tanks: int = eqx.field(static=True, default=19)
+    symmetry: int = eqx.field(static=True, default=1)
+
+    @property
+    def area(self) -> float:
+        """Of the water of a unit, m2."""
+        return self.tanks * math.pi * TANK_RADIUS**2
+
+    @property
+    def radius(self) -> float:
+        """Of a disc of that area, m: units may not come closer than twice as much."""
+        return TANK_RADIUS * math.sqrt(self.tanks)
+
+    @property
+    def positions(self) -> tuple[Array, Array]:
+        """x and y of all units with their copies, m, shape (unit,) each, copy by copy."""
+        if self.symmetry == 1:
+            return self.x, self.y
+        turn = 2 * np.pi * jnp.arange(self.symmetry)[:, None] / self.symmetry
+        x = jnp.cos(turn) * self.x - jnp.sin(turn) * self.y
+        y = jnp.sin(turn) * self.x + jnp.cos(turn) * self.y
+        return x.reshape(-1), y.reshape(-1)
+
+
+def rings(tanks: int = 19) -> Layout:
+    """The initial layout of SWGOLO's PyTorch code: 90 units on six rings, 50 to 1000 m."""
+    turns = [(r, 2 * np.pi * np.arange(count) / count) for r, count in RINGS]
+    x = np.concatenate([r * np.cos(turn) for r, turn in turns])
+    y = np.concatenate([r * np.sin(turn) for r, turn in turns])
+    return Layout(jnp.asarray(x, float), jnp.asarray(y, float), tanks)
+
+
+def spiral(units: int, radius: float, tanks: int = 19, symmetry: int = 1) -> Layout:
+    """Any number of units, evenly over a disc (Vogel's sunflower).
+
+    Args:
+        units: in all, a multiple of `symmetry`.
+        radius: of the disc, m.
+        tanks: in each.
+        symmetry: as of `Layout`.
+
+    Raises:
+        InputError: a number of units that the symmetry does not divide.
+    """
+    if units < 1 or units % symmetry:
+        raise errors.InputError(
+            f"`units` must be a multiple of the symmetry, {symmetry}, but is {units}. "
+            f"Try {max(1, units // symmetry) * symmetry}."
+        )
+    count = units // symmetry
+    place = np.arange(count)
+    r = radius * np.sqrt((place + 0.5) / count)
+    # With copies, each free unit stays within its own sector.
+    turn = place * np.pi * (3 - np.sqrt(5)) % (2 * np.pi) / symmetry
+    x, y = jnp.asarray(r * np.cos(turn), float), jnp.asarray(r * np.sin(turn), float)
+    return Layout(x, y, tanks, symmetry)
+
+
+class Site(eqx.Module):
+    """Puts units apart from each other and into a site; the projection of the space.
+
+    Units that overlap are pushed apart in rounds, and those outside go to the nearest point
+    of the site, until neither is left; what a few rounds near the end leave over is removed
+    by blowing the layout up as a whole, where there is no border. A layout that obeys is
+    left as it is. The derivative is that of a layout that obeys, the identity.
+
+    Args:
+        corners: of a convex polygon, m, counter-clockwise, for the middles of the units;
+            None for no border.
+    """
+
+    corners: tuple[tuple[float, float], ...] | None = eqx.field(
+        static=True, default=None
+    )
+
+    def __call__(self, layout: Layout) -> Layout:
+        """The nearest layout that is found to obey."""
+        fixed = jax.lax.stop_gradient((layout.x, layout.y))
+        moved = self._moved(Layout(*fixed, layout.tanks, layout.symmetry))
+        x = layout.x + jax.lax.stop_gradient(moved[0] - layout.x)
+        y = layout.y + jax.lax.stop_gradient(moved[1] - layout.y)
+        return Layout(x, y, layout.tanks, layout.symmetry)
+
+    def _moved(self, layout: Layout) -> tuple[Array, Array]:
+        """New positions of the free units."""
+        count, least = layout.x.size, 2 * layout.radius
+
+        def pushed(state: tuple) -> tuple:
+            x, y, rounds, _ = state
+            whole = Layout(x, y, layout.tanks, layout.symmetry).positions
+            shift, closest = _push(*whole, least)
+            x, y = x + shift[0][:count], y + shift[1][:count]
+            x, y = self._inside(x, y)
+            return x, y, rounds + 1, closest < least - SLOP
+
+        def going(state: tuple) -> Array:
+            return state[3] & (state[2] < ROUNDS)
+
+        x, y = self._inside(layout.x, layout.y)
+        state = (x, y, jnp.zeros((), int), jnp.array(True))
+        x, y, *_ = jax.lax.while_loop(going, pushed, state)
+        if self.corners is None:
+            whole = Layout(x, y, layout.tanks, layout.symmetry).positions
+            _, closest = _push(*whole, least)
+            grown = jnp.where(closest < least - SLOP, least / closest, 1.0)
+            x, y = grown * x, grown * y
+        return x, y
+
+    def _inside(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Each point, or the nearest one of the polygon."""
+        if self.corners is None:
+            return x, y
+        begin = jnp.asarray(self.corners, x.dtype)
+        edge = jnp.roll(begin, -1, 0) - begin
+        from_begin = jnp.stack([x, y], -1)[:, None] - begin
+        left = edge[:, 0] * from_begin[..., 1] - edge[:, 1] * from_begin[..., 0]
+        inside = jnp.all(left >= 0, -1)
+        part = jnp.sum(from_begin * edge, -1) / jnp.sum(edge**2, -1)
+        near = begin + jnp.clip(part, 0, 1)[..., None] * edge
+        distance = jnp.sum((jnp.stack([x, y], -1)[:, None] - near) ** 2, -1)
+        best = jnp.argmin(distance, -1)
+        found = jnp.take_along_axis(near, best[:, None, None], 1)[:, 0]
+        return jnp.where(inside, x, found[:, 0]), jnp.where(inside, y, found[:, 1])
+
+
+def _push(x: Array, y: Array, least: float) -> tuple[tuple[Array, Array], Array]:
+    """How each unit is pushed by those too close, and the least distance.
+
+    Units at one and the same point are parted along a direction of their own.
+    """
+    index = jnp.arange(x.size)
+    dx, dy = x[:, None] - x, y[:, None] - y
+    order = jnp.sign(index[:, None] - index)
+    same = (dx**2 + dy**2 < SLOP**2) & (order != 0)
+    turn = 2.4 * (index[:, None] + index)
+    dx = jnp.where(same, 2 * SLOP * order * jnp.cos(turn), dx)
+    dy = jnp.where(same, 2 * SLOP * order * jnp.sin(turn), dy)
+    distance = jnp.sqrt(jnp.where(order == 0, 1e12, dx**2 + dy**2))
+    # A little more than half of what is missing, so that few rounds are needed.
+    push = 0.52 * jnp.maximum(least - distance, 0.0) / distance
+    shift = jnp.sum(push * dx, 1), jnp.sum(push * dy, 1)
+    return shift, jnp.min(distance)
+
+
+def check_layout(layout: Layout, site: Site) -> None:
+    """Refuse a layout that cannot be built.
+
+    Args:
+        layout: with concrete numbers.
+        site: of which it must be.
+
+    Raises:
+        InputError: two units overlap, one is outside, or a position is no number.
+    """
+    x, y = (np.asarray(v, float) for v in layout.positions)
+    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
+        raise errors.InputError(
+            "A position of the layout is no finite number. Mend it."
+        )
+    least = 2 * layout.radius
+    for i in range(x.size - 1):
+        distance = np.hypot(x[i + 1 :] - x[i], y[i + 1 :] - y[i])
+        j = int(np.argmin(distance))
+        if distance[j] < least - 10 * SLOP:
+            raise errors.InputError(
+                f"Units {i} and {i + 1 + j} overlap: their middles are {distance[j]:.4g} m "
+                f"apart, and must be {least:.4g} m. Move one, or call `Site()(layout)`."
+            )
+    inside = site._inside(layout.x, layout.y)
+    out = np.hypot(inside[0] - layout.x, inside[1] - layout.y)
+    if np.max(out) > 10 * SLOP:
+        i = int(np.argmax(out))
+        raise errors.InputError(
+            f"Unit {i} at ({x[i]:.5g}, {y[i]:.5g}) m is {out[i]:.4g} m outside of the site. "
+            "Move it, or call `Site(corners)(layout)`."
+        )
+
+
+def cable(layout: Layout) -> Scalar:
+    """Length of a cable from the origin to each unit, m: sum of their distances."""
+    x, y = layout.positions
+    return jnp.sum(safe_sqrt(x**2 + y**2))
+
+
+def land(layout: Layout) -> Scalar:
+    """Area of the convex hull of the units, m2.
+
+    With h(a) = max_i (x_i cos a + y_i sin a): area = 1/2 integral (h^2 - h'^2) da (Cauchy),
+    summed over the edges of the hull exactly: the shoelace formula of the corners that are
+    the farthest in 720 directions.
+    """
+    x, y = layout.positions
+    turn = jnp.linspace(0, 2 * jnp.pi, 721)[:-1]
+    far = jnp.argmax(jnp.cos(turn)[:, None] * x + jnp.sin(turn)[:, None] * y, 1)
+    cx, cy = x[far], y[far]
+    return 0.5 * jnp.sum(cx * jnp.roll(cy, -1) - jnp.roll(cx, -1) * cy)
+
+
+class LandAndCable(AbstractObjective):
+    """What land and cables cost: SWGOLO's penalties, as terms "land" and "cable".
+
+    Land: exp((A - A0) / A0) - 1 for a hull A > A0; cable: exp((L - L0) / L0) - 1.
+
+    Args:
+        price: of both, in units of the loss (SWGOLO: 200 for land, 100 for cable).
+        area: A0, m2.
+        length: L0 for each unit, m.
+    """
+
+    price: tuple[float, float] = (200.0, 100.0)
+    area: float = math.pi * (1.2 * km) ** 2
+    length: float = 800 * m
+
+    def tally(self, design: Layout, trace: Any) -> tuple:
+        """Nothing is counted."""
+        return ()
+
+    def score(self, design: Layout, tally: Any) -> Score:
+        """Both terms."""
+        beyond = jnp.maximum(land(design) / self.area - 1, 0.0)
+        wire = cable(design) / (self.length * design.positions[0].size) - 1
+        return Score(
+            {
+                "land": self.price[0] * jnp.expm1(beyond),
+                "cable": self.price[1] * jnp.expm1(wire),
+            }
+        )

@@ -1,0 +1,121 @@
+"""Showers, counts and utilities of an array."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kythera import errors
+from kythera.core.pipeline import Trace
+from kythera.instruments.air_shower_array import design, objectives, public
+from kythera.instruments.air_shower_array.simulator import (
+    CountingArray,
+    PublicArray,
+    Showers,
+    Sky,
+    SmoothArray,
+    expected,
+    total,
+)
+from kythera.physics.air_showers import HIGHEST, LOWEST, PeV
+from kythera.units import deg, km
+
+
+def one(energy, theta=0.0, x=0.0, is_gamma=1.0, copies=1):
+    values = energy * PeV, theta, 0.3, x, 0.0, is_gamma
+    return Showers(*(jnp.full(copies, v, float) for v in values))
+
+
+def test_expected_counts_are_area_times_density_and_background():
+    # 1 PeV gamma ray at 20 degrees, from above: the values of the parametrisation.
+    layout = design.Layout(jnp.array([0.0]), jnp.array([100.0]))
+    shower = Showers(*(jnp.array([v]) for v in (PeV, 20 * deg, 0.0, 0.0, 0.0, 1.0)))
+    electrons, muons, time = expected(layout, shower)
+    across = layout.area * np.cos(20 * deg)
+    np.testing.assert_allclose(electrons, across * 8.12 + 0.0055, rtol=1e-3)
+    np.testing.assert_allclose(muons, across * 2.92e-3 + 0.0504, rtol=2e-3)
+    assert abs(float(time[0, 0])) < 1e-3  # across the direction of the shower
+
+
+def test_smooth_counts_have_the_moments_of_poisson_counts(getkey):
+    layout = design.Layout(jnp.array([0.0]), jnp.array([0.0]))
+    far = one(0.3, x=420.0, copies=40_000)
+    mean = float(expected(layout, far)[0][0, 0])
+    for simulator in (SmoothArray(), CountingArray()):
+        counts = np.asarray(simulator(layout, far, key=getkey()).electrons)[:, 0]
+        variance = mean + 0.05**2 * (mean + mean**2)
+        slack = 0.125 if isinstance(simulator, SmoothArray) else 0.0
+        assert counts.mean() == pytest.approx(mean, abs=4 * np.sqrt(variance / 40_000))
+        assert counts.var() == pytest.approx(variance + slack, rel=0.06)
+
+
+def test_spectrum_angles_and_cores(getkey):
+    sky = Sky(gammas=0.3, half=2 * km)
+    rows = sky(20_000, key=getkey())
+    energy = np.asarray(rows.energy)
+    assert energy.min() >= LOWEST
+    assert energy.max() <= HIGHEST
+    # Integral spectrum of index 1.7: half of the showers lie below 0.1 * 2^(1/1.7) PeV.
+    assert np.mean(energy < LOWEST * 2 ** (1 / 1.7)) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(np.asarray(rows.is_gamma)) == pytest.approx(0.3, abs=0.02)
+    sine = np.sin(np.asarray(rows.theta))
+    assert sine.max() <= np.sin(65 * deg) + 1e-6
+    assert sine.mean() == pytest.approx(np.sin(65 * deg) / 2, abs=0.01)
+    assert np.abs(np.asarray(rows.x)).max() <= 2 * km
+    assert sky.area == 16e6
+
+
+def test_skies_that_cannot_be():
+    with pytest.raises(errors.InputError, match="low < high"):
+        Sky(low=1.0, high=0.5)
+    with pytest.raises(errors.InputError, match="'theta' or 'sine'"):
+        Sky(flat_in="cosine")
+    with pytest.warns(errors.PhysicsWarning, match="0.1 and 10 PeV.*20 PeV"):
+        Sky(high=20 * PeV)
+
+
+def test_trigger_is_the_tail_of_a_poisson_distribution():
+    layout = design.rings()
+    # 90 units with 0.6 particles each: S = 90 * 19 (1 - exp(-0.6 / 19)) = 53.
+    few = jnp.full((1, 90), 0.6)
+    mean = 90 * 19 * (1 - np.exp(-0.6 / 19))
+    draws = np.random.default_rng(1).poisson(mean, 200_000)
+    found = float(objectives.trigger(layout, few)[0])
+    assert found == pytest.approx(np.mean(draws >= 50), abs=0.005)
+    slope = jax.grad(lambda n: objectives.trigger(layout, n)[0])(jnp.zeros((1, 90)))
+    assert jnp.all(jnp.isfinite(slope))
+
+
+def test_a_blind_estimate_has_the_utility_of_the_public_trace(getkey):
+    # Its first 50 epochs have U = 7.58e3, its last 50 1.317e4: what a reconstruction has
+    # that tells one energy and one angle for all showers.
+    sky, layout = Sky(gammas=1.0, flat_in="theta"), design.rings()
+    truth = sky(20_000, key=getkey())
+    hits = PublicArray()(layout, truth, key=getkey())
+    blind = public.Averages()(layout, hits, key=getkey())
+    rows = jax.tree.map(
+        lambda v: v.reshape(40, 500, *v.shape[1:]), (total(hits), truth, blind)
+    )
+    batches = float(jnp.mean(jax.vmap(public.public_utility)(*rows)))
+    assert batches == pytest.approx(7.2e3, rel=0.07)
+    # The additive form is the same up to the extremes of the cores, 0.4% of the first
+    # term, and the root of the mean, which is larger than the mean root of batches.
+    objective = public.PublicUtility(sky.area)
+    rows = objective.tally(layout, Trace(truth, hits, None, blind))
+    mean = jax.tree.map(jnp.mean, rows)
+    score = objective.score(layout, mean).loss["inverse_utility"]
+    assert float(1e4 / score) == pytest.approx(batches, rel=0.02)
+
+
+def test_nothing_triggered_is_finite(getkey):
+    layout = design.Layout(jnp.array([2900.0, -2900.0]), jnp.array([2900.0, 2900.0]))
+    truth = Sky(half=100.0)(20, key=getkey())
+    hits = SmoothArray()(layout, truth, key=getkey())
+
+    def utility(x):
+        moved = design.Layout(x, layout.y)
+        counts = total(SmoothArray()(moved, truth, key=jax.random.key(1)))
+        found = public.ShowerNetwork()(moved, hits, key=jax.random.key(2))
+        return public.public_utility(counts, truth, found)
+
+    assert bool(jnp.all(jnp.isfinite(jax.grad(utility)(layout.x))))
