@@ -193,6 +193,8 @@ def demo(arguments: list[str]) -> int:
 def test(arguments: list[str]) -> int:
     """Run the fast tests."""
     ensure("dev")
+    # Most of their time goes into programs that are compiled and run once.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     return call(tool("pytest"), "-n", "2", "-m", "not slow", *arguments)
 
 

@@ -33,7 +33,21 @@ from kythera.estimators.randomised import RandomisedDesign
 from kythera.estimators.retrain import Retrain
 from kythera.estimators.score_function import ScoreFunction
 from kythera.estimators.spread import Spread
-from kythera.instruments import muon_portal, sampling_calorimeter, telescope
+from kythera.instruments import (
+    air_shower_array,
+    inferno_toy,
+    muon_portal,
+    sampling_calorimeter,
+    telescope,
+    three_blobs,
+)
+from kythera.instruments.air_shower_array import design as ground
+from kythera.instruments.air_shower_array import objectives as worth
+from kythera.instruments.air_shower_array import public as swgolo
+from kythera.instruments.air_shower_array import simulator as tanks
+from kythera.instruments.air_shower_array.reconstruction import LikelihoodFit
+from kythera.instruments.inferno_toy import reconstruction as classifier
+from kythera.instruments.inferno_toy import simulator as mixture
 from kythera.instruments.muon_portal import (
     imaging,
     inference,
@@ -50,6 +64,7 @@ from kythera.instruments.telescope.design import Telescope
 from kythera.instruments.telescope.problem import SlopeError
 from kythera.instruments.telescope.reconstruction import LineFit
 from kythera.instruments.telescope.simulator import Beam, Planes
+from kythera.instruments.three_blobs import simulator as blobs
 from kythera.optimisers.bayesian import Bayesian
 from kythera.optimisers.evolution import Evolution
 from kythera.optimisers.gradient import Gradient, adam, from_optax, sgd
@@ -58,9 +73,17 @@ from kythera.optimisers.multi_objective import MultiObjective
 from kythera.optimisers.multi_start import MultiStart
 from kythera.optimisers.policy import Policy
 from kythera.optimisers.random_search import RandomSearch
+from kythera.stages.inference import summaries
+from kythera.stages.objectives.condensation import CondensationLoss
 from kythera.stages.objectives.information import MutualInformation
+from kythera.stages.objectives.limits import ExpectedInference
+from kythera.stages.objectives.uncertainty import ExpectedUncertainty
 from kythera.stages.reconstruction.deep_sets import DeepSets
+from kythera.stages.reconstruction.gravnet import GravNet
+from kythera.stages.reconstruction.lines import LineTracks
 from kythera.stages.reconstruction.network import Network
+from kythera.stages.reconstruction.object_condensation import FindObjects
+from kythera.stages.reconstruction.weighted_neighbours import WeightedNeighbours
 from kythera.stages.simulators import geant4, host, program, torch
 from kythera.stages.sources import gun, pythia8
 from kythera.surrogates.diffusion import Diffusion
@@ -75,7 +98,7 @@ from kythera.testing import (
     textbook,
 )
 
-from . import calorimeter, objectives, portal
+from . import array, calorimeter, hits, objectives, portal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +278,16 @@ def _bench_of(problem: Problem, *more: Any) -> Bench:
     return Bench(problem.pipeline.simulator, (problem.space.template, *more), _rows)
 
 
+def _observables() -> tuple[three_blobs.Observable, ...]:
+    problem = three_blobs.problem(units=2)
+    return (problem.design(problem.space.start),)
+
+
+def _placed(events: int, key: Key) -> Any:
+    points = blobs.Points()(events, key=key)
+    return blobs.Blobs()(_observables()[0], points, key=key)
+
+
 def _problem_bench(problem: Problem, *more: list[float]) -> Bench:
     """At the start of a problem of points, and at some others."""
     designs = [Point(jnp.array(x)) for x in more]
@@ -281,14 +314,17 @@ LIBRARIES: dict[type, str] = {
 
 SOURCES: dict[type[AbstractSource], Callable[[], AbstractSource]] = {
     Beam: Beam,
+    blobs.Points: blobs.Points,
     host.Rows: host.Rows,
     textbook.Nothing: textbook.Nothing,
     published.Uniform: lambda: published.Uniform((-1.0, 0.0), (2.0, 5.0)),
     scenes.Scanned: portal.source,
     pythia8.Pythia8: lambda: pythia8.Pythia8(_HADRONIC_Z, particles=150),
     gun.ParticleGun: lambda: gun.ParticleGun(22, (1.0, 20.0)),
+    mixture.Pairs: mixture.Pairs,
     stack.ParticleBeam: calorimeter.beam,
     stack.Recorded: calorimeter.recorded,
+    tanks.Sky: lambda: array.SKY,
 }
 
 STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
@@ -300,6 +336,10 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     ),
     Planes: lambda: Bench(Planes(), _telescopes(), lambda n, k: Beam()(n, key=k)),
     LineFit: lambda: Bench(LineFit(), _telescopes(), _normal((4,))),
+    blobs.Blobs: lambda: Bench(
+        blobs.Blobs(), _observables(), lambda n, k: blobs.Points()(n, key=k)
+    ),
+    blobs.Observed: lambda: Bench(blobs.Observed(), _observables(), _placed),
     Network: lambda: Bench(
         Network(lambda design, x: x + design.x, 3), _points(), _normal((3,))
     ),
@@ -308,6 +348,19 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
         _points(),
         _normal((6, 4)),
     ),
+    summaries.Summary: lambda: Bench(
+        summaries.Summary(
+            lambda design, x: summaries.softmax_bins(x + design.x, 0.1),
+            lambda design, x: summaries.largest_bin(x + design.x),
+            "straight_through",
+        ),
+        _points(),
+        _normal((3,)),
+    ),
+    GravNet: lambda: Bench(hits.finder(), _points(), _normal((6, 4))),
+    WeightedNeighbours: lambda: Bench(hits.regressor(), _points(), _normal((3,))),
+    LineTracks: lambda: Bench(LineTracks(hits.planes), _points(), _normal((2, 4))),
+    FindObjects: lambda: Bench(FindObjects(), (None,), hits.condensed),
     textbook.Readout: lambda: Bench(textbook.Readout(0.5), _points(), _normal(())),
     host.HostSimulator: lambda: Bench(
         _host_simulator(), (Point(jnp.ones(3)),), _normal((3,))
@@ -337,6 +390,12 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     inference.FillLevel: lambda: Bench(
         inference.FillLevel(portal.GRID), (None,), portal.image
     ),
+    mixture.Mixture: lambda: _problem_bench(_small_inferno(200)),
+    classifier.Logits: lambda: Bench(
+        classifier.Logits(),
+        (_small_inferno(200).space.template,),
+        lambda n, key: {"signal": jax.random.normal(key, (n, 3))},
+    ),
     published.Valley: lambda: _problem_bench(published.hidden_valley(12), [0.1] * 12),
     # Its start has |a2| = 0, where the second component appears with a kink.
     published.ThreeHump: lambda: Bench(
@@ -363,6 +422,20 @@ STAGES: dict[type[AbstractStage], Callable[[], Bench]] = {
     layers.Geant4Showers: lambda: Bench(
         layers.Geant4Showers(2), calorimeter.stacks(), calorimeter.photons
     ),
+    tanks.SmoothArray: lambda: Bench(
+        tanks.SmoothArray(), array.layouts(), array.showers, rows=50
+    ),
+    tanks.PublicArray: lambda: Bench(
+        tanks.PublicArray(), array.layouts()[:1], array.showers, rows=50
+    ),
+    tanks.CountingArray: lambda: Bench(
+        tanks.CountingArray(), array.layouts()[:1], array.showers
+    ),
+    swgolo.ShowerNetwork: lambda: Bench(
+        swgolo.ShowerNetwork(width=8), array.layouts()[:1], array.hits
+    ),
+    swgolo.Averages: lambda: Bench(swgolo.Averages(), array.layouts()[:1], array.hits),
+    LikelihoodFit: lambda: Bench(LikelihoodFit(2), array.layouts()[:1], array.hits),
     host._HostCalls: lambda: _bench_of(_function_problem()),
     host._TracedCalls: lambda: _bench_of(
         _traced_problem(), {"a": jnp.array(0.0), "b": jnp.array(0.0)}
@@ -393,12 +466,21 @@ def _length(design: Point) -> Any:
     return jnp.sum(design.x + 2)
 
 
+def _small_inferno(events: int = 2000, objective: str = "inferno") -> Problem:
+    """Everything unknown, with a network of eight units."""
+    return inferno_toy.problem(4, objective, events, width=8, temperature=1.0)
+
+
 OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     SlopeError: lambda: telescope.problem(events=2000),
     textbook.Textbook: lambda: noisy_sphere(n=3, events=2000),
     host._Losses: _traced_problem,
     fronts.Goals: lambda: fronts.two_spheres(3, 0.5, 2000),
     MutualInformation: _informed,
+    ExpectedUncertainty: _small_inferno,
+    classifier.CrossEntropy: lambda: _small_inferno(2000, "bce"),
+    ExpectedInference: lambda: three_blobs.problem(events=2000, units=2),
+    CondensationLoss: hits.problem,
     objective.Sum: lambda: objectives.problem(objectives.Mean() + objectives.Fisher()),
     objective.Cost: lambda: _with(objective.Cost(lambda d: {"cost": _length(d)})),
     objective.Budget: lambda: _with(objective.Budget(_length, 1.0)),
@@ -406,6 +488,9 @@ OBJECTIVES: dict[type[AbstractObjective], Callable[[], Problem]] = {
     **portal.GOALS,
     calibration.CalibratedError: calorimeter.calibrated,
     calibration.PredictedError: calorimeter.predicted,
+    swgolo.PublicUtility: array.public,
+    worth.ArrayUtility: array.full,
+    ground.LandAndCable: array.costs,
 }
 
 ESTIMATORS: dict[type[AbstractEstimator], dict[str, Callable[[], Engine]]] = {
@@ -638,6 +723,19 @@ INSTRUMENTS: dict[str, Callable[[], tuple[Problem, dict[str, Any]]]] = {
         telescope.problem(),
         {"optimiser": adam(0.02), "factor": 9.0, "max_trials": 100},
     ),
+    "inferno_toy": lambda: (
+        inferno_toy.problem(width=30),
+        {
+            "optimiser": adam({"layers": 1e-3}, schedule=100),
+            "factor": 1.4,
+            "max_trials": 100,
+            "report_events": 10_000,
+        },
+    ),
+    "three_blobs": lambda: (
+        three_blobs.problem(),
+        {"optimiser": adam(0.02), "factor": 100.0, "max_trials": 100},
+    ),
     "sampling_calorimeter": lambda: (
         sampling_calorimeter.problem(events=4096),
         {
@@ -645,6 +743,15 @@ INSTRUMENTS: dict[str, Callable[[], tuple[Problem, dict[str, Any]]]] = {
             "factor": 1.5,
             "max_trials": 60,
             "report_events": 20_000,
+        },
+    ),
+    "air_shower_array": lambda: (
+        air_shower_array.problem("public", "averages"),
+        {
+            "optimiser": adam(0.03, schedule=100),
+            "factor": 1.4,
+            "max_trials": 100,
+            "report_events": 10_000,
         },
     ),
     "muon_portal": lambda: (

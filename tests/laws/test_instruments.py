@@ -10,7 +10,13 @@ from kythera import testing
 from .tables import INSTRUMENTS
 
 # These compile for longer than the fast suite can wait for one test.
-SLOW = {"muon_portal", "sampling_calorimeter"}
+SLOW = {
+    "air_shower_array",
+    "inferno_toy",
+    "muon_portal",
+    "sampling_calorimeter",
+    "three_blobs",
+}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,17 @@ from kythera import testing
 from . import objectives
 from .tables import OBJECTIVES
 
+SLOW = {"ArrayUtility"}  # to compile
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda cls: cls.__name__)
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param(cls, marks=[pytest.mark.slow] if cls.__name__ in SLOW else [])
+        for cls in OBJECTIVES
+    ],
+    ids=lambda cls: cls.__name__,
+)
 def test_objective(objective, getkey):
     testing.check_objective(OBJECTIVES[objective](), key=getkey())
 

@@ -10,6 +10,7 @@ from kythera.instruments import telescope
 from .tables import LIBRARIES, SOURCES, STAGES
 
 STAGE_NAMES = {cls.__name__: cls for cls in STAGES}
+SLOW = {"LikelihoodFit"}  # to compile
 PATHWISE = [
     name for name, c in STAGE_NAMES.items() if issubclass(c, AbstractPathwiseSimulator)
 ]
@@ -24,7 +25,13 @@ def test_source(source, getkey, needs):
     testing.check_source(SOURCES[source](), key=getkey())
 
 
-@pytest.mark.parametrize("name", STAGE_NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in STAGE_NAMES
+    ],
+)
 def test_stage(name, getkey, needs, geant4):
     needs(*LIBRARIES.get(STAGE_NAMES[name], "").split())
     bench = STAGES[STAGE_NAMES[name]]()

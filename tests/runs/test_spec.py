@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kythera import errors, units
@@ -41,6 +41,7 @@ def test_an_unknown_unit_is_refused():
         spec.parse_value("x", "5 centimeter")
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.floats(-1e12, 1e12, allow_nan=False) | st.integers(-(10**9), 10**9),
