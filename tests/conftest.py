@@ -1,5 +1,6 @@
 """What every test may ask for: keys, float64, system programs, a toy solution."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -17,6 +18,7 @@ from kythera.physics import geant4_tables as geant4_tables_
 from kythera.runs.describe import describe
 
 SEED = int(os.environ.get("KYTHERA_TEST_SEED", "1"))
+finished = 0  # tests of this process
 
 
 def pytest_report_header() -> list[str]:
@@ -25,6 +27,20 @@ def pytest_report_header() -> list[str]:
         f"jax: {jax.__version__}, {jax.default_backend()}, compiled programs: {cache}",
         f"seed: {SEED} (KYTHERA_TEST_SEED)",
     ]
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Forget compiled programs before they are too many.
+
+    Each maps memory some times, and Linux gives a process 65,530 mappings: beyond, the
+    compiler crashes. Counting takes a while, so not after each test.
+    """
+    global finished
+    finished += 1
+    maps = Path("/proc/self/maps")
+    if finished % 20 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 def _find_program(names: tuple[str, ...]) -> str:
