@@ -11,12 +11,13 @@ count weigh as the resolution of the tanks allows, w = N / (1 + N) lets a unit t
 nothing tell no time, and the offset <...>, the mean weighted with w, is fitted.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from kythera.core import small_matrices
 from kythera.core.safe import safe_sqrt
 from kythera.core.types import Array, Float
 from kythera.instruments.air_shower_array.design import Layout
@@ -35,6 +36,7 @@ from kythera.units import km
 # What is known before: middle and width of x and y (km), ln(E / PeV), nx and ny. It keeps
 # every fit finite, where no unit has seen anything, too.
 PRIOR = jnp.array([[0.0, 0.0, -1.5, 0.0, 0.0], [3.0, 3.0, 2.0, 0.6, 0.6]])
+_PAIRS = [(a, b) for a in range(5) for b in range(a, 5)]
 STEEPEST = 0.95  # sine of a zenith angle, beyond which no fit goes
 ENERGIES = (-3.5, 3.5)  # ln(E / PeV), likewise
 
@@ -42,60 +44,101 @@ ENERGIES = (-3.5, 3.5)  # ln(E / PeV), likewise
 class Measured(eqx.Module):
     """Hits, as the likelihood needs them.
 
+    Units come first: sums over them then go side by side for all events, which processors
+    do some ten times faster than one event after the other.
+
     Args:
-        counts: of electrons and of muons, shape (2, event, unit).
+        counts: of electrons and of muons, shape (2, unit, event).
         quality: q of both, likewise.
-        clock: w, shape (event, unit).
+        clock: w, shape (unit, event).
         time: T, ns, likewise.
     """
 
-    counts: Float[Array, "2 event unit"]
-    quality: Float[Array, "2 event unit"]
-    clock: Float[Array, "event unit"]
-    time: Float[Array, "event unit"]
+    counts: Float[Array, "2 unit event"]
+    quality: Float[Array, "2 unit event"]
+    clock: Float[Array, "unit event"]
+    time: Float[Array, "unit event"]
 
 
 def measured(hits: Hits) -> Measured:
     """Counts, never negative, and their weights."""
-    counts = jnp.maximum(jnp.stack([hits.electrons, hits.muons]), 0.0)
-    n = total(hits)
-    return Measured(counts, 1 / (1 + COUNTING**2 * counts), n / (1 + n), hits.time)
+    counts = jnp.maximum(jnp.stack([hits.electrons.T, hits.muons.T]), 0.0)
+    n = total(hits).T
+    return Measured(counts, 1 / (1 + COUNTING**2 * counts), n / (1 + n), hits.time.T)
 
 
 class Model(NamedTuple):
-    """What a primary predicts, shape (..., event, unit).
+    """What a primary predicts, shape (unit, event) each, and its slopes.
 
     Args:
         logs: of the mean counts of electrons and muons.
         pulls: (T - t - offset) / s.
+        logs_by: of both, the derivatives by the five parameters.
+        pulls_by: the derivatives by nx and ny; there are no others.
     """
 
     logs: tuple[Array, Array]
     pulls: Array
+    logs_by: tuple[list[Array], list[Array]]
+    pulls_by: list[Array]
 
 
 def model(
     design: Layout, data: Measured, p: Float[Array, "event 5"], gamma: Array
 ) -> Model:
     """Of primaries p = (x, y in km, ln(E / PeV), nx, ny); `gamma` is 1 or 0 for each."""
-    units = design.positions
-    x, y, energy, nx, ny = (p[:, i, None] for i in range(5))
+    x, y, _, nx, ny = p.T
+    ux, uy = (v[:, None] for v in design.positions)
+    profile, push = jax.linearize(lambda q: _profile(*q, gamma), (p[:, 2], nx, ny))
+    basis = jnp.eye(3)[:, :, None] + jnp.zeros_like(nx)
+    by = [push(tuple(rows)) for rows in basis]  # ln E, nx, ny
+    dx, dy = ux - km * x, uy - km * y
+    along = nx * dx + ny * dy
+    square = dx**2 + dy**2 - along**2
+    far = square > air_showers.NEAREST**2
+    square = jnp.where(far, square, air_showers.NEAREST**2)
+    log, per = 0.5 * jnp.log(square), jnp.where(far, 1 / square, 0.0)
+    nearer = {
+        0: km * per * (along * nx - dx),
+        1: km * per * (along * ny - dy),
+        3: -per * along * dx,
+        4: -per * along * dy,
+    }
+    logs, logs_by = [], []
+    for i, background in enumerate((ELECTRON_BACKGROUND, MUON_BACKGROUND)):
+        top, steep, power = profile[i]
+        fall = jnp.exp(steep + power * log)
+        density = jnp.exp(top - fall)
+        logs.append(jnp.log(design.area * (density + background)))
+        own, fast = density / (density + background), power * fall
+        slopes = []
+        for j in range(5):
+            slope = -fast * nearer[j] if j in nearer else 0.0
+            if j >= 2:
+                a, b, c = by[j - 2][i]
+                slope = slope + a - fall * (b + c * log)
+            slopes.append(own * slope)
+        logs_by.append(slopes)
+    norm = jnp.sum(data.clock, 0) + 1e-3
+
+    def centred(v: Array) -> Array:
+        return v - jnp.sum(data.clock * v, 0) / norm
+
+    late = centred(data.time - (nx * ux + ny * uy) / SPEED) / TIME
+    turned = [centred(-v / SPEED) / TIME for v in (ux, uy)]
+    return Model((logs[0], logs[1]), late, (logs_by[0], logs_by[1]), turned)
+
+
+def _profile(energy: Array, nx: Array, ny: Array, gamma: Array) -> tuple:
+    """Of electrons and muons: ln of the density at the axis, of the slope, the power."""
     sine = jnp.sqrt(nx**2 + ny**2 + 1e-8)
     theta = jnp.arcsin(jnp.minimum(sine, 0.99))
-    profile = air_showers.mixed(gamma[:, None], jnp.exp(energy) * PeV, theta)
-    dx, dy = units[0] - km * x, units[1] - km * y
-    along = nx * dx + ny * dy
-    square = jnp.maximum(dx**2 + dy**2 - along**2, air_showers.NEAREST**2)
-    found = profile.logs(0.5 * jnp.log(square))
-    backgrounds = ELECTRON_BACKGROUND, MUON_BACKGROUND
-    electrons, muons = (
-        jnp.log(design.area * (jnp.cos(theta) * jnp.exp(log) + background))
-        for log, background in zip(found, backgrounds, strict=True)
+    found = air_showers.mixed(gamma, jnp.exp(energy) * PeV, theta)
+    across = jnp.log(jnp.cos(theta))
+    return (
+        (found.log_electrons + across, jnp.log(found.slope), found.power),
+        (found.log_muons + across, jnp.zeros_like(theta), found.muon_power),
     )
-    late = data.time - (nx * units[0] + ny * units[1]) / SPEED
-    norm = jnp.sum(data.clock, -1, keepdims=True) + 1e-3
-    late = late - jnp.sum(data.clock * late, -1, keepdims=True) / norm
-    return Model((electrons, muons), late / TIME)
 
 
 def nll(
@@ -106,12 +149,12 @@ def nll(
 
 
 def _nll(data: Measured, p: Array, found: Model) -> Array:
-    own = 0.5 * jnp.sum(data.clock * found.pulls**2, -1)
+    own = 0.5 * jnp.sum(data.clock * found.pulls**2, 0)
     for i in range(2):
         log, n = found.logs[i], data.counts[i]
         # Less what does not depend on p, so that single precision suffices.
         off = jnp.exp(log) - n * log - (n - n * jnp.log(jnp.maximum(n, 1e-3)))
-        own = own + jnp.sum(data.quality[i] * off, -1)
+        own = own + jnp.sum(data.quality[i] * off, 0)
     return own + 0.5 * jnp.sum(((p - PRIOR[0]) / PRIOR[1]) ** 2, -1)
 
 
@@ -119,22 +162,25 @@ def slopes(
     design: Layout, data: Measured, p: Array, gamma: Array
 ) -> tuple[Array, Array, Array]:
     """-ln L, its gradient (event, 5), and the Fisher matrix with the prior (event, 5, 5)."""
-
-    def at(q: Array) -> Model:
-        return model(design, data, q, gamma)
-
-    found, push = jax.linearize(at, p)
-    basis = jnp.broadcast_to(jnp.eye(5)[:, None], (5, *p.shape))
-    moved = jax.vmap(push)(basis)  # leaves of shape (5, event, unit)
-    gradient = jnp.einsum("aeu,eu->ea", moved.pulls, data.clock * found.pulls)
-    fisher = jnp.einsum("aeu,beu->eab", data.clock * moved.pulls, moved.pulls)
+    found = model(design, data, p, gamma)
+    late = data.clock * found.pulls
+    gradient = [0.0] * 3 + [jnp.sum(by * late, 0) for by in found.pulls_by]
+    fisher: dict[tuple[int, int], Any] = {}
+    for a, b in _PAIRS:
+        if a >= 3:
+            both = found.pulls_by[a - 3] * found.pulls_by[b - 3]
+            fisher[a, b] = jnp.sum(data.clock * both, 0)
     for i in range(2):
-        mean, q = jnp.exp(found.logs[i]), data.quality[i]
-        by = moved.logs[i]
-        gradient = gradient + jnp.einsum("aeu,eu->ea", by, q * (mean - data.counts[i]))
-        fisher = fisher + jnp.einsum("aeu,beu->eab", q * mean * by, by)
-    gradient = gradient + (p - PRIOR[0]) / PRIOR[1] ** 2
-    return _nll(data, p, found), gradient, fisher + jnp.diag(1 / PRIOR[1] ** 2)
+        mean, q, by = jnp.exp(found.logs[i]), data.quality[i], found.logs_by[i]
+        excess, weight = q * (mean - data.counts[i]), q * mean
+        gradient = [g + jnp.sum(d * excess, 0) for g, d in zip(gradient, by)]
+        for a, b in _PAIRS:
+            more = jnp.sum(weight * by[a] * by[b], 0)
+            fisher[a, b] = fisher.get((a, b), 0.0) + more
+    slope = jnp.stack(gradient, -1) + (p - PRIOR[0]) / PRIOR[1] ** 2
+    rows = [[fisher[min(a, b), max(a, b)] for b in range(5)] for a in range(5)]
+    matrix = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+    return _nll(data, p, found), slope, matrix + jnp.diag(1 / PRIOR[1] ** 2)
 
 
 class Fitted(NamedTuple):
@@ -174,24 +220,22 @@ def fit(
     p, fisher, size = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
 
     def slope(design: Layout, data: Measured, q: Array) -> Array:
-        return jax.grad(lambda q: jnp.sum(nll(design, data, q, gamma)))(q)
+        return slopes(design, data, q, gamma)[1]
 
     basis = jnp.broadcast_to(jnp.eye(5)[:, None], (5, *p.shape))
-    hessian = jax.vmap(lambda v: jax.jvp(lambda q: slope(*still, q), (p,), (v,))[1])(
-        basis
-    )
-    hessian = jnp.moveaxis(hessian, 0, 1)
-    good = jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian)), (-2, -1))
+    _, push = jax.linearize(lambda q: slope(*still, q), p)
+    hessian = jnp.moveaxis(jax.lax.map(push, basis), 0, 1)
+    good = jnp.min(jax.vmap(small_matrices.pivots)(hessian), -1) > 0
     curvature = jnp.where(good[:, None, None], hessian, fisher)
     step = _solve(curvature, slope(design, data, p))
     # At a maximum nothing but the derivative of this step is left.
     p = p - (step - jax.lax.stop_gradient(step))
     value, _, fisher = slopes(design, data, p, gamma)
-    return Fitted(p, jnp.linalg.inv(fisher), value, size)
+    return Fitted(p, jax.vmap(small_matrices.inverse)(fisher), value, size)
 
 
 def _solve(matrix: Array, vector: Array) -> Array:
-    return jnp.linalg.solve(matrix, vector[..., None])[..., 0]
+    return jax.vmap(small_matrices.solve)(matrix, vector)
 
 
 def _search(

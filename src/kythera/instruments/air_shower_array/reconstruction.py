@@ -92,7 +92,7 @@ def first_guess(
             for shift in SHIFTS
         ]
     )
-    values = jax.vmap(lambda p: nll(design, data, p, gamma))(starts)
+    values = jax.lax.map(lambda p: nll(design, data, p, gamma), starts)
     best = jnp.argmin(values, 0)
     return jnp.take_along_axis(starts, best[None, :, None], 0)[0]
 
@@ -116,6 +116,6 @@ def _spread(
     logs = model(design, data, p, gamma).logs
     square = 1.0
     for log, q, n in zip(logs, data.quality, data.counts, strict=True):
-        ratio = log[:count] - log[count:]
-        square = square + jnp.sum(q[:count] * n[:count] * ratio**2, -1)
+        ratio = log[:, :count] - log[:, count:]
+        square = square + jnp.sum(q[:, :count] * n[:, :count] * ratio**2, 0)
     return jnp.sqrt(square)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from kythera.core.compilation import jit
+from kythera.core.small_matrices import solve
 from kythera.core.types import Array, Float, Scalar, Vector
 from kythera.physics.scattering import layer_variances
 from kythera.stages.reconstruction.linear_track import Fit, Hits, least_squares, smooth
@@ -180,7 +181,7 @@ def helix_hits(
     turned = turned.at[4, 1].set(helix.curvature * helix.dip)
     # of a layer that is not reached nothing counts, and it may be singular
     slopes = jnp.where(reached[:, None, None], slopes, jnp.eye(5))
-    levers = jnp.linalg.solve(slopes, jnp.broadcast_to(turned, (len(slopes), 5, 2)))
+    levers = jax.vmap(solve, (0, None))(slopes, turned)
     cosine = jnp.cos(direction - expected) / secant
     crossed = jnp.where(reached, tracker.thickness / jnp.where(reached, cosine, 1.0), 0)
     variances = layer_variances(crossed, helix.momentum, mass=mass)
@@ -263,7 +264,7 @@ def fit_helix(
     slope = jax.lax.stop_gradient(jax.jacfwd(step)(rest))
     singular = ~jnp.all(jnp.isfinite(slope)) | ~fit(rest).found
     slope = jnp.where(singular, -jnp.eye(5), slope)
-    parameters = rest - jnp.linalg.solve(slope, step(rest))
+    parameters = rest - solve(slope, step(rest))
     return parameters, fit(parameters)
 
 

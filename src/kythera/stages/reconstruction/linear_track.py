@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from kythera.core.small_matrices import inverse, pivots, solve
 from kythera.core.types import Array, Bool, Float, Scalar
 
 
@@ -104,13 +105,13 @@ def least_squares(hits: Hits) -> Fit:
     root = jnp.sqrt(hits.precision).reshape(total)
     covariance = jnp.eye(total) + root[:, None] * shared.reshape(total, total) * root
     rows = root[:, None] * hits.rows.reshape(total, size)
-    white = jnp.linalg.solve(covariance, rows)
+    white = solve(covariance, rows)
     residual = root * hits.residual.reshape(total)
     information, vector = white.T @ rows, white.T @ residual
     one = _inverse(information)
     fitted = one[0] @ vector
     left = residual - rows @ fitted
-    chi2 = left @ jnp.linalg.solve(covariance, left)
+    chi2 = left @ solve(covariance, left)
     return _result(hits, fitted[None], one[0][None], chi2, one[1])
 
 
@@ -119,7 +120,7 @@ def _with_noise(known: tuple[Array, Array], noise: Array) -> tuple[Array, Array]
     information, vector = known
     mixed = jnp.eye(len(vector)) + information @ noise
     both = jnp.concatenate([information, vector[:, None]], -1)
-    both = jnp.linalg.solve(mixed, both)
+    both = solve(mixed, both)
     information = both[:, :-1]
     return (information + information.T) / 2, both[:, -1]
 
@@ -140,10 +141,10 @@ def _inverse(information: Array) -> tuple[Array, Array]:
     diagonal = jnp.diag(information)
     scale = jnp.where(diagonal > 0, diagonal, 1.0) ** -0.5
     scaled = scale[:, None] * information * scale
-    least = jnp.linalg.eigvalsh(jax.lax.stop_gradient(scaled))[0]
+    least = jnp.min(pivots(jax.lax.stop_gradient(scaled)))
     good = least > 10 * len(scale) * jnp.finfo(scaled.dtype).eps
     scaled = jnp.where(good, scaled, jnp.eye(len(scale)))
-    return scale[:, None] * jnp.linalg.inv(scaled) * scale, good
+    return scale[:, None] * inverse(scaled) * scale, good
 
 
 def _result(

@@ -1,0 +1,55 @@
+"""Small matrices: LAPACK's answers, and derivatives of the solution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kythera.core import small_matrices
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12])  # written out, and as a loop
+def test_it_is_lapacks_answer(n, x64):
+    rng = np.random.default_rng(n)
+    matrices = rng.normal(size=(50, n, n))
+    matrices[0, 0, 0] = 0.0  # needs an exchange of rows, where there are some
+    if n == 1:
+        matrices[0] = 2.0
+    right = rng.normal(size=(50, n, 3))
+    found = jax.jit(jax.vmap(small_matrices.solve))(matrices, right)
+    np.testing.assert_allclose(found, np.linalg.solve(matrices, right), rtol=1e-8)
+    one = small_matrices.solve(jnp.asarray(matrices[1]), jnp.asarray(right[1, :, 0]))
+    np.testing.assert_allclose(one, found[1, :, 0], rtol=1e-10)
+    found = jax.jit(jax.vmap(small_matrices.inverse))(matrices)
+    np.testing.assert_allclose(found, np.linalg.inv(matrices), rtol=1e-7, atol=1e-9)
+
+
+def test_derivatives_are_those_of_the_solution(x64):
+    rng = np.random.default_rng(1)
+    matrix, right = rng.normal(size=(4, 4)), rng.normal(size=4)
+
+    def ours(a, b):
+        return jnp.sum(jnp.sin(small_matrices.solve(a, b)))
+
+    def lapacks(a, b):
+        return jnp.sum(jnp.sin(jnp.linalg.solve(a, b)))
+
+    for derivative in (jax.grad, jax.hessian, jax.jacfwd):
+        found, exact = (derivative(f, (0, 1))(matrix, right) for f in (ours, lapacks))
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(exact)):
+            np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_pivots_tell_what_is_positive_definite(n, x64):
+    rng = np.random.default_rng(n)
+    half = rng.normal(size=(n, n))
+    good = jnp.asarray(half @ half.T)
+    found = small_matrices.pivots(good)
+    lower = np.linalg.cholesky(good)
+    np.testing.assert_allclose(found, np.diag(lower) ** 2, rtol=1e-9)
+    assert found.min() >= np.linalg.eigvalsh(good).min()
+    least = np.linalg.eigvalsh(good)[0]
+    assert small_matrices.pivots(good - 1.01 * least * jnp.eye(n)).min() < 0
+    twice = jnp.asarray(half[: n - 1].T @ half[: n - 1])  # a rank less
+    assert small_matrices.pivots(twice).min() == pytest.approx(0, abs=1e-9)
