@@ -1,0 +1,196 @@
+"""The likelihood fits of an array: slopes, maxima, derivatives of the result, errors."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from kythera.instruments import air_shower_array
+from kythera.instruments.air_shower_array import fit
+from kythera.instruments.air_shower_array.reconstruction import first_guess
+from kythera.instruments.air_shower_array.simulator import (
+    Hits,
+    Showers,
+    expected,
+    total,
+)
+from kythera.physics.air_showers import PeV
+from kythera.units import km
+
+ROUNDS = 60
+
+
+def problem():
+    return air_shower_array.problem()
+
+
+@jax.jit
+def fitted(design, hits, start, kind):
+    """Compiled once for all tests."""
+    return fit.fit(design, fit.measured(hits), start, kind, ROUNDS)
+
+
+@jax.jit
+def guess(design, hits, kind):
+    return first_guess(design, hits, fit.measured(hits), kind)
+
+
+@pytest.fixture
+def showers(x64):
+    """Some that many units saw, of either kind, in double precision."""
+    case = problem()
+    line, design = case.pipeline, case.space.template
+    truth, hits = jax.jit(lambda k: line.simulate(design, 600, key=k))(
+        jax.random.key(3)
+    )
+    keep = np.argsort(-np.sum(np.asarray(total(hits)) > 5, 1))[:40]
+    return design, *jax.tree.map(lambda v: jnp.asarray(v, float)[keep], (truth, hits))
+
+
+def _numbers(truth: Showers):
+    sine = jnp.sin(truth.theta)
+    columns = truth.x / km, truth.y / km, jnp.log(truth.energy / PeV)
+    return jnp.stack(
+        [*columns, sine * jnp.cos(truth.phi), sine * jnp.sin(truth.phi)], -1
+    )
+
+
+def test_slopes_are_those_of_the_likelihood(showers):
+    design, truth, hits = showers
+    data, p = fit.measured(hits), _numbers(truth) + 0.01
+    kind = truth.is_gamma
+
+    @jax.jit
+    def both(p):
+        def predicted(q):
+            found = fit.model(design, data, q, kind)
+            return jnp.stack([*found.logs, found.pulls])
+
+        def moved(along):
+            return jax.jvp(predicted, (p,), (jnp.broadcast_to(along, p.shape),))[1]
+
+        exact = jax.grad(lambda q: jnp.sum(fit.nll(design, data, q, kind)))(p)
+        by, found = jax.lax.map(moved, jnp.eye(5)), fit.model(design, data, p, kind)
+        return fit.slopes(design, data, p, kind), exact, by, found
+
+    (_, slope, fisher), exact, by, found = both(p)
+    assert slope == pytest.approx(np.asarray(exact), rel=1e-9, abs=1e-7)
+    for i in range(5):
+        for k in range(2):
+            assert found.logs_by[k][i] == pytest.approx(
+                np.asarray(by[i, k]), rel=1e-9, abs=1e-9
+            )
+    weight = np.stack([*(data.quality * np.exp(found.logs)), data.clock])
+    exact = np.einsum("akue,kue,bkue->eab", by, weight, by)
+    exact = exact + np.diag(1 / fit.PRIOR[1] ** 2)
+    assert fisher == pytest.approx(exact, rel=1e-8, abs=1e-6)
+
+
+def test_of_what_is_expected_the_truth_is_found(showers):
+    """Without fluctuations only the prior pulls; from beside it some find other maxima."""
+    design, truth, _ = showers
+    electrons, muons, time = expected(design, truth)
+    hits = Hits(electrons, muons, time)
+    exact, kind = _numbers(truth), truth.is_gamma
+    for beside, part in ((0.0, 1.0), (0.02, 0.8)):
+        found = fitted(design, hits, exact + beside, kind)
+        error = jnp.sqrt(jnp.diagonal(found.covariance, axis1=1, axis2=2))
+        pulls = np.max(np.abs(found.p - exact) / error, 1)
+        assert np.mean((pulls < 0.3) & (np.asarray(found.size) < 1e-3)) >= part
+
+
+def test_the_maximum_is_scipys(showers):
+    design, truth, hits = showers
+    kind, data = truth.is_gamma, fit.measured(hits)
+    found = fitted(design, hits, guess(design, hits, kind), kind)
+    good = np.flatnonzero(np.asarray(found.size) < 1e-4)
+    assert len(good) > 0.7 * len(kind)
+
+    @jax.jit
+    def slopes(q, i):
+        one = jax.tree.map(lambda v: v[..., i, None], data)
+        value, slope, _ = fit.slopes(design, one, q[None], kind[i, None])
+        return value[0], slope[0]
+
+    for i in good[:8]:
+        least = scipy.optimize.minimize(
+            slopes, np.asarray(found.p[i]) + 1e-3, (i,), jac=True, method="BFGS"
+        )
+        assert float(found.nll[i]) <= least.fun + 1e-6
+
+
+def test_derivatives_of_the_result_are_differences(showers):
+    """By the place of a unit, by counts and by a time, of fits from scratch."""
+    design, truth, hits = showers
+    kind = truth.is_gamma
+    start = fitted(design, hits, guess(design, hits, kind), kind)
+    error = jnp.sqrt(start.covariance[:, 2, 2])
+    good = np.asarray((start.size < 1e-6) & (error < 0.3))
+    assert good.sum() > 20
+    unit = int(jnp.argmax(jnp.sum(total(hits)[good] > 5, 0)))
+
+    @jax.jit
+    def moved(t):
+        place = eqx.tree_at(lambda d: d.x, design, design.x.at[unit].add(10 * t))
+        shifted = Hits(
+            hits.electrons.at[:, unit].multiply(1 + 0.1 * t),
+            hits.muons,
+            hits.time.at[:, unit].add(3 * t),
+        )
+        found = fit.fit(place, fit.measured(shifted), start.p, kind, ROUNDS)
+        return found.p, found.nll, found.covariance
+
+    tangent = jax.jit(lambda t: jax.jvp(moved, (t,), (1.0,))[1])(0.0)
+    h = 0.02  # the search stops where the likelihood's digits end, 1e-7 of an error
+    for exact, up, down in zip(tangent, moved(h), moved(-h)):
+        difference = np.asarray(up - down)[good] / (2 * h)
+        size = np.max(np.abs(difference), 0)
+        off = np.abs(np.asarray(exact)[good] - difference)
+        assert np.all(off < 1e-3 * np.abs(difference) + 2e-4 * size)
+
+
+def test_a_shower_that_nothing_saw_has_finite_slopes():
+    """Zero units triggered: the prior is left, and nothing is undefined."""
+    layout = problem().space.template
+    data = fit.measured(Hits(*jnp.zeros((3, 2, layout.x.size))))
+
+    def result(design):
+        start, kind = jnp.zeros((2, 5)), jnp.array([1.0, 0.0])
+        found = fit.fit(design, data, start, kind)
+        return jnp.sum(found.p) + jnp.sum(found.covariance) + jnp.sum(found.nll)
+
+    slope = jax.jit(jax.grad(result))(layout)
+    assert np.all(np.isfinite(slope.x))
+    assert np.all(np.isfinite(slope.y))
+
+
+@pytest.mark.slow
+def test_errors_are_those_of_the_fit():
+    """Pulls of converged fits of gamma rays that ten units saw.
+
+    Errors of directions are too large, since units that saw little tell their time with less
+    weight than it deserves; by how much follows from the weights.
+    """
+    case = problem()
+    line, layout = case.pipeline, case.space.template
+    truth, hits = line.simulate(layout, 20_000, key=jax.random.key(4))
+    keep = np.sum(np.asarray(total(hits)) > 5, 1) >= 10
+    keep &= np.asarray(truth.is_gamma) > 0
+    truth, hits = jax.tree.map(lambda v: v[keep], (truth, hits))
+    start = guess(layout, hits, truth.is_gamma)
+    found = fitted(layout, hits, start, truth.is_gamma)
+    good = np.asarray(found.size) < 0.03
+    assert good.sum() > 300
+    data = fit.measured(hits)
+    by = fit.model(layout, data, found.p, truth.is_gamma).pulls_by
+    by = jnp.concatenate([jnp.zeros((3, *by[0].shape)), jnp.stack(by)])
+    both = jnp.einsum("aue,ue,bue->eab", by, data.clock**2 - data.clock, by)
+    spread = found.covariance + found.covariance @ both @ found.covariance
+    for covariance, most in ((found.covariance, 0.3), (spread, 0.25)):
+        error = jnp.sqrt(jnp.diagonal(covariance, axis1=1, axis2=2))
+        pulls = np.asarray((found.p - _numbers(truth)) / error)[good]
+        widths = (np.quantile(pulls, 0.84, 0) - np.quantile(pulls, 0.16, 0)) / 2
+        assert widths == pytest.approx(np.ones(5), abs=most)
+    assert widths[3:] == pytest.approx(np.ones(2), abs=0.1)
