@@ -71,11 +71,18 @@ def test_slopes_are_those_of_the_likelihood(showers):
         def moved(along):
             return jax.jvp(predicted, (p,), (jnp.broadcast_to(along, p.shape),))[1]
 
-        exact = jax.grad(lambda q: jnp.sum(fit.nll(design, data, q, kind)))(p)
+        exact = jax.grad(lambda q: jnp.sum(fit.nll(design, data, q, kind)))
         by, found = jax.lax.map(moved, jnp.eye(5)), fit.model(design, data, p, kind)
-        return fit.slopes(design, data, p, kind), exact, by, found
+        bent = jax.lax.map(
+            lambda v: jax.jvp(exact, (p,), (jnp.broadcast_to(v, p.shape),))[1],
+            jnp.eye(5),
+        )
+        second = fit._hessian(design, data, p, kind), jnp.moveaxis(bent, 0, 1)
+        return fit.slopes(design, data, p, kind), exact(p), by, found, second
 
-    (_, slope, fisher), exact, by, found = both(p)
+    (_, slope, fisher), exact, by, found, (hessian, bent) = both(p)
+    size = np.sqrt(np.einsum("eaa,ebb->eab", fisher, fisher))
+    assert np.max(np.abs(hessian - bent) / size) < 1e-9
     assert slope == pytest.approx(np.asarray(exact), rel=1e-9, abs=1e-7)
     for i in range(5):
         for k in range(2):

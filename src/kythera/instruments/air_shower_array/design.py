@@ -167,9 +167,11 @@ def _push(x: Array, y: Array, least: float) -> tuple[tuple[Array, Array], Array]
     dx, dy = x[:, None] - x, y[:, None] - y
     order = jnp.sign(index[:, None] - index)
     same = (dx**2 + dy**2 < SLOP**2) & (order != 0)
-    turn = 2.4 * (index[:, None] + index)
-    dx = jnp.where(same, 2 * SLOP * order * jnp.cos(turn), dx)
-    dy = jnp.where(same, 2 * SLOP * order * jnp.sin(turn), dy)
+    cosine, sine = jnp.cos(2.4 * index), jnp.sin(2.4 * index)
+    aside = cosine[:, None] * cosine - sine[:, None] * sine
+    ahead = sine[:, None] * cosine + cosine[:, None] * sine
+    dx = jnp.where(same, 2 * SLOP * order * aside, dx)
+    dy = jnp.where(same, 2 * SLOP * order * ahead, dy)
     distance = jnp.sqrt(jnp.where(order == 0, 1e12, dx**2 + dy**2))
     # A little more than half of what is missing, so that few rounds are needed.
     push = 0.52 * jnp.maximum(least - distance, 0.0) / distance

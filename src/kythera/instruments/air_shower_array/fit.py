@@ -219,19 +219,37 @@ def fit(
     still = jax.lax.stop_gradient((design, data))
     p, fisher, size = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
 
-    def slope(design: Layout, data: Measured, q: Array) -> Array:
-        return slopes(design, data, q, gamma)[1]
-
-    basis = jnp.broadcast_to(jnp.eye(5)[:, None], (5, *p.shape))
-    _, push = jax.linearize(lambda q: slope(*still, q), p)
-    hessian = jnp.moveaxis(jax.lax.map(push, basis), 0, 1)
+    hessian = _hessian(*still, p, gamma)
     good = jnp.min(jax.vmap(small_matrices.pivots)(hessian), -1) > 0
     curvature = jnp.where(good[:, None, None], hessian, fisher)
-    step = _solve(curvature, slope(design, data, p))
+    step = _solve(curvature, slopes(design, data, p, gamma)[1])
     # At a maximum nothing but the derivative of this step is left.
     p = p - (step - jax.lax.stop_gradient(step))
     value, _, fisher = slopes(design, data, p, gamma)
     return Fitted(p, jax.vmap(small_matrices.inverse)(fisher), value, size)
+
+
+def _hessian(
+    design: Layout, data: Measured, p: Array, gamma: Array
+) -> Float[Array, "event 5 5"]:
+    """Exact second derivatives: the Fisher matrix, and what bends in the logarithms.
+
+    sum q (l - N) d2 ln l; times are linear in the cosines, and add nothing.
+    """
+    _, _, fisher = slopes(design, data, p, gamma)
+    logs = model(design, data, p, gamma).logs
+    excess = data.quality * (jnp.exp(jnp.stack(logs)) - data.counts)
+
+    def bent(q: Array) -> Array:
+        by = model(design, data, q, gamma).logs_by
+        parts = [[jnp.sum(d * e, 0) for d in own] for own, e in zip(by, excess)]
+        return jnp.stack([a + b for a, b in zip(*parts)], -1)
+
+    def along(v: Array) -> Array:
+        return jax.jvp(bent, (p,), (jnp.broadcast_to(v, p.shape),))[1]
+
+    more = jnp.moveaxis(jax.lax.map(along, jnp.eye(5, dtype=p.dtype)), 0, 1)
+    return fisher + more
 
 
 def _solve(matrix: Array, vector: Array) -> Array:
