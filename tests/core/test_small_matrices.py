@@ -53,3 +53,12 @@ def test_pivots_tell_what_is_positive_definite(n, x64):
     assert small_matrices.pivots(good - 1.01 * least * jnp.eye(n)).min() < 0
     twice = jnp.asarray(half[: n - 1].T @ half[: n - 1])  # a rank less
     assert small_matrices.pivots(twice).min() == pytest.approx(0, abs=1e-9)
+
+
+def test_pivots_of_large_indefinite_matrices_do_not_overflow():
+    """In single precision, compiled."""
+    rng = np.random.default_rng(3)
+    half = 1e3 * rng.normal(size=(1000, 5, 5)).astype(np.float32)
+    found = jax.jit(jax.vmap(small_matrices.pivots))(half + np.swapaxes(half, 1, 2))
+    assert np.all(np.isfinite(found))
+    assert not np.any(np.all(np.asarray(found) > 0, 1) & (half[:, 0, 0] < 0))

@@ -48,7 +48,7 @@ def pivots(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
     """
 
     def step(k: int, a: Array) -> Array:
-        pivot = jnp.where(a[k, k] > 0, a[k, k], 1.0)
+        pivot = jnp.where(a[k, k] > 0, a[k, k], jnp.inf)  # else nothing is taken off
         here = jnp.arange(len(a)) > k
         down = jnp.where(here, a[:, k] / pivot, 0.0)
         return a - down[:, None] * a[k]

@@ -220,13 +220,13 @@ def fit(
     p, fisher, size = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
 
     hessian = _hessian(*still, p, gamma)
-    good = jnp.min(jax.vmap(small_matrices.pivots)(hessian), -1) > 0
+    good = jnp.all(jax.vmap(small_matrices.pivots)(hessian) > 0, -1)
     curvature = jnp.where(good[:, None, None], hessian, fisher)
     step = _solve(curvature, slopes(design, data, p, gamma)[1])
     # At a maximum nothing but the derivative of this step is left.
     p = p - (step - jax.lax.stop_gradient(step))
     value, _, fisher = slopes(design, data, p, gamma)
-    return Fitted(p, jax.vmap(small_matrices.inverse)(fisher), value, size)
+    return Fitted(p, _inverse(fisher), value, size)
 
 
 def _hessian(
@@ -253,7 +253,21 @@ def _hessian(
 
 
 def _solve(matrix: Array, vector: Array) -> Array:
-    return jax.vmap(small_matrices.solve)(matrix, vector)
+    """Of each event."""
+    unit, scale = _scaled(matrix)
+    return scale * jax.vmap(small_matrices.solve)(unit, scale * vector)
+
+
+def _inverse(matrix: Array) -> Array:
+    unit, scale = _scaled(matrix)
+    return scale[:, :, None] * jax.vmap(small_matrices.inverse)(unit) * scale[:, None]
+
+
+def _scaled(matrix: Array) -> tuple[Array, Array]:
+    """With ones on the diagonal, and a little more: what the digits cannot tell from zero."""
+    scale = jax.lax.rsqrt(jnp.diagonal(matrix, axis1=-2, axis2=-1))
+    least = 20 * jnp.finfo(matrix.dtype).eps * jnp.eye(matrix.shape[-1])
+    return scale[:, :, None] * matrix * scale[:, None] + least, scale
 
 
 def _search(

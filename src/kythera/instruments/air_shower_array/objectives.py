@@ -135,4 +135,5 @@ def _direction(found: Any) -> tuple[Array, Array]:
     along = ux**2 * c[:, 0, 0] + uy**2 * c[:, 1, 1] + 2 * ux * uy * c[:, 0, 1]
     across = c[:, 0, 0] + c[:, 1, 1] - along
     determinant = c[:, 0, 0] * c[:, 1, 1] - c[:, 0, 1] ** 2
-    return along / cosine**2 + across, safe_sqrt(determinant) / cosine
+    turn = jnp.maximum(along / cosine**2 + across, 0.0)  # not below it by rounding
+    return turn, safe_sqrt(determinant) / cosine
