@@ -167,9 +167,10 @@ def expected(design: Layout, x: Showers) -> tuple[Array, Array, Array]:
 class SmoothArray(AbstractPathwiseSimulator[Layout, Showers, Hits]):
     """Tanks whose counts fluctuate like Poisson counts, but are real numbers.
 
-    N = (sqrt(lambda) + z/2)^2 - 1/4 with z standard normal: of mean lambda and variance
-    lambda + 1/8, smooth in lambda > 0 at a fixed z (the variance-stabilising square root
-    of a Poisson count; M. S. Bartlett, 1936). Then the counting resolution, N (1 + 5% z').
+    N = l exp(s z - s^2 / 2) with s^2 = ln(1 + 1 / l) and z standard normal: positive, of mean
+    and variance l as a Poisson count, smooth in l > 0 at a fixed z. So units that see nothing
+    add no more to the trigger than they do as built; far from 0 it is more skew, by
+    three times. Then the counting resolution, N (1 + 5% z').
     """
 
     references = (REFERENCE,)
@@ -178,12 +179,14 @@ class SmoothArray(AbstractPathwiseSimulator[Layout, Showers, Hits]):
         """Counts and times."""
         electrons, muons, time = expected(design, x)
         z = random.normal(key, (5, *time.shape))
-        counts = [
-            (jnp.sqrt(mean) + 0.5 * z[i]) ** 2 - 0.25
-            for i, mean in enumerate((electrons, muons))
-        ]
+        counts = [_smooth(mean, z[i]) for i, mean in enumerate((electrons, muons))]
         smeared = [(1 + COUNTING * z[2 + i]) * n for i, n in enumerate(counts)]
         return Hits(smeared[0], smeared[1], time + TIME * z[4])
+
+
+def _smooth(mean: Array, z: Array) -> Array:
+    square = jnp.log1p(1 / mean)
+    return mean * jnp.exp(jnp.sqrt(square) * z - 0.5 * square)
 
 
 class CountingArray(AbstractSimulator[Layout, Showers, Hits]):
