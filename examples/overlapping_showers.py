@@ -220,11 +220,10 @@ def score(trace: ky.Trace, found: Array, energy: Array) -> dict[str, np.ndarray]
         event what is found beyond one for each photon; "there": which photons exist.
     """
     owner, x = np.asarray(trace.signal.owner), jax.tree.map(np.asarray, trace.truth)
-    found, energy = np.asarray(found), np.asarray(energy)
-    own = found[..., None] & (owner[..., None] == 1 + np.arange(PHOTONS))
+    own = np.asarray(found)[..., None] & (owner[..., None] == 1 + np.arange(PHOTONS))
     count = own.sum(1)
     there = x.energy > 0
-    told = np.where(own, energy[..., None], 0.0).max(1)
+    told = np.where(own, np.asarray(energy)[..., None], 0.0).max(1)
     apart = np.hypot(x.x[:, :, None] - x.x[:, None], x.y[:, :, None] - x.y[:, None])
     apart = np.where(there[:, None] & ~np.eye(PHOTONS, dtype=bool), apart, np.inf)
     response = np.where(count > 0, told / np.where(there, x.energy, 1.0), np.nan)

@@ -89,9 +89,11 @@ def model(
     """Of primaries p = (x, y in km, ln(E / PeV), nx, ny); `gamma` is 1 or 0 for each."""
     x, y, _, nx, ny = p.T
     ux, uy = (v[:, None] for v in design.positions)
-    profile, push = jax.linearize(lambda q: _profile(*q, gamma), (p[:, 2], nx, ny))
+    profile, push = jax.linearize(
+        lambda energy, x, y: _profile(energy, x, y, gamma), p[:, 2], nx, ny
+    )
     basis = jnp.eye(3)[:, :, None] + jnp.zeros_like(nx)
-    by = [push(tuple(rows)) for rows in basis]  # ln E, nx, ny
+    by = [push(*rows) for rows in basis]  # ln E, nx, ny
     dx, dy = ux - km * x, uy - km * y
     along = nx * dx + ny * dy
     square = dx**2 + dy**2 - along**2
