@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -215,7 +216,14 @@ def start_pair(
     if process.returncode not in (0, 130, -2, -15):
         why = (said or ["nothing was said"])[-1].strip()
         cause = f"ended with {process.returncode}: {why}"
+        if process.returncode == -signal.SIGXCPU:
+            cause = f"not done after {_most(seconds, seeds)} CPU seconds"
         book.add(problem, engine, {"seed": None, "error": cause})
+
+
+def _most(seconds: float, seeds: list[int]) -> int:
+    """CPU seconds after which the process of a pair is ended."""
+    return int(SLACK + 4 * seconds * len(seeds))
 
 
 def _chosen(names: str, known: Mapping[str, Any]) -> list[str]:
@@ -244,7 +252,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.pair:
         seeds = [int(s) for s in chosen.only.split(",")]
-        limit = int(SLACK + 4 * chosen.seconds * len(seeds))
+        limit = _most(chosen.seconds, seeds)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
         problem, engine = chosen.pair
         for record in run(problem, engine, seeds, chosen.seconds):

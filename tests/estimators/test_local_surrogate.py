@@ -175,6 +175,19 @@ def test_bad_problems_are_refused():
         ky.LocalSurrogate(ky.CramerGAN()).check(later)
 
 
+@pytest.mark.library("flowjax")
+def test_signals_that_are_too_long_for_a_flow_are_refused():
+    """One pixel image of 17 x 17 an event: 289 passes, each of which is kept."""
+    domains = {"a": ky.Real(0, 1)}
+    image = ky.from_function(
+        lambda a, key: a * jax.random.normal(key, (17, 17)), domains, events=4,
+        differentiable=True,
+    )  # fmt: skip
+    with pytest.raises(errors.UnsupportedError, match="at most, but one of .* has 289"):
+        ky.LocalSurrogate(ky.Flow()).check(image)
+    ky.LocalSurrogate(ky.CramerGAN()).check(image)
+
+
 def test_a_text_names_the_model():
     made = spec.make(
         "estimator", "local_surrogate:designs=4,surrogate=(regressor:steps=20)"

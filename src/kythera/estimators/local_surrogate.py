@@ -85,7 +85,7 @@ class LocalSurrogate(AbstractOneByOne[Memory]):
                     f"`space.freeze('{path}')`."
                 )
         if self.surrogate.models == "signal":
-            _check_signal(problem, type(self.surrogate).__name__)
+            _check_signal(problem, self.surrogate)
 
     def price(self, problem: Problem) -> int:
         """Those of the design and of all around it."""
@@ -139,8 +139,9 @@ def latin_hypercube(
     return jnp.concatenate([u[None], low + (up - low) * part])
 
 
-def _check_signal(problem: Problem, name: str) -> None:
+def _check_signal(problem: Problem, surrogate: AbstractSurrogate) -> None:
     """A model of signals takes the simulator's slot: what follows is differentiated."""
+    name = type(surrogate).__name__
     rest = (problem.pipeline.reconstruction, problem.pipeline.inference)
     if has_host_stage(rest):
         raise errors.UnsupportedError(
@@ -154,6 +155,14 @@ def _check_signal(problem: Problem, name: str) -> None:
         "signal",
         "`Quadratic` or `Regressor`, which learn the objective's tallies",
     )
+    leaves = jax.tree.leaves(neighbourhood.shapes_of(problem, "signal"))
+    length = sum(v.size for v in leaves)
+    if length > surrogate.longest:
+        raise errors.UnsupportedError(
+            f"`{name}` models signals of {surrogate.longest} numbers at most, but one "
+            f"of {problem.name} has {length:,}. Use `CramerGAN`, or `Quadratic` or "
+            "`Regressor`, which learn the objective's tallies."
+        )
 
 
 @jit

@@ -1,12 +1,16 @@
 """Gaussian processes through what was told, and the next points by their means: BoTorch.
 
 One process for each value and each constraint, with the errors that the evaluations quote;
-where they quote none the noise is fitted. Real and whole numbers have an ARD kernel with a
-prior on the length scales that grows with the dimension, choices a kernel of equality.
+where they quote none the noise is fitted. Real and whole numbers have a Matern kernel (5/2)
+with a prior on the length scales that grows with the dimension, choices one of equality.
+Where an acquisition function is largest is looked for everywhere and near the best points
+known, in turns: with many numbers most of the cube is unknown corners, which look promising
+until the points are used up.
 """
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -15,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from kythera import errors
+from kythera.optimisers import pareto
 from kythera.optimisers.coordinates import Coordinates
 from kythera.optimisers.history import History
 
+NEAR = 0.4  # side of the box around a good point, of the range of each number
 RAW = 128  # points among which the search for the best question begins
 RESTARTS = 4
 SAMPLES = 64  # draws of the processes at a point
@@ -136,7 +142,9 @@ def improve(history: History, count: int, seed: int) -> np.ndarray:
             constraints=surfaces.constraints,
             X_pending=_pending(history),
         )
-        return _best(acquisition, history.coordinates, count)
+        values, slack = surfaces.means()
+        order = np.lexsort((values[:, 0], np.sum(np.maximum(0.0, -slack), 1)))
+        return _best(acquisition, history, count, surfaces.x[order[:1]])
 
 
 def widen(history: History, count: int, seed: int, reference: np.ndarray) -> np.ndarray:
@@ -175,7 +183,11 @@ def widen(history: History, count: int, seed: int, reference: np.ndarray) -> np.
             X_pending=_pending(history),
             prune_baseline=True,
         )
-        return _best(acquisition, history.coordinates, count)
+        values, slack = surfaces.means()
+        violation = np.sum(np.maximum(0.0, -slack), 1)
+        least = np.flatnonzero(violation <= violation.min())
+        front = least[pareto.nondominated(values[least])]
+        return _best(acquisition, history, count, surfaces.x[front])
 
 
 def compact(kinds: Coordinates, us: np.ndarray) -> np.ndarray:
@@ -202,6 +214,10 @@ def _process(x: Any, column: np.ndarray, stderr: np.ndarray, kinds: Coordinates)
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import MixedSingleTaskGP, SingleTaskGP
     from botorch.models.transforms import Standardize
+    from botorch.models.utils.gpytorch_modules import (
+        get_covar_module_with_dim_scaled_prior,
+    )
+    from gpytorch.kernels import ScaleKernel
     from gpytorch.mlls import ExactMarginalLogLikelihood
 
     y = _tensor(column[:, None])
@@ -209,48 +225,76 @@ def _process(x: Any, column: np.ndarray, stderr: np.ndarray, kinds: Coordinates)
     noise = None
     if np.all(np.isfinite(stderr)):
         noise = _tensor(np.maximum(stderr**2, 1e-6 * scale)[:, None])
-    settings = {"train_Yvar": noise, "outcome_transform": Standardize(1)}
+    settings: dict[str, Any] = {
+        "train_Yvar": noise,
+        "outcome_transform": Standardize(1),
+    }
+    matern = functools.partial(
+        get_covar_module_with_dim_scaled_prior, use_rbf_kernel=False
+    )
     if kinds.choices:
         first = len(kinds.real) + len(kinds.whole)
         categories = list(range(first, first + len(kinds.choices)))
-        model = MixedSingleTaskGP(x, y, categories, **settings)
+        model = MixedSingleTaskGP(
+            x, y, categories, cont_kernel_factory=matern, **settings
+        )
     else:
-        model = SingleTaskGP(x, y, **settings)
+        kernel = ScaleKernel(matern(ard_num_dims=x.shape[-1]))
+        model = SingleTaskGP(x, y, covar_module=kernel, **settings)
     with contextlib.suppress(ModelFittingError):
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     return model.eval()
 
 
-def _best(acquisition: Any, kinds: Coordinates, count: int) -> np.ndarray:
-    """Where an acquisition function is largest, one point after the other."""
+def _best(acquisition: Any, history: History, count: int, good: Any) -> np.ndarray:
+    """Where an acquisition function is largest, one point after the other.
+
+    Args:
+        acquisition: function; what is pending it knows.
+        history: whose length says where the next search is.
+        count: points wanted.
+        good: points, of which one, drawn, is in the middle of every other search.
+    """
+    import torch
     from botorch.optim import optimize_acqf
     from botorch.optim.optimize_mixed import optimize_acqf_mixed_alternating
 
+    kinds, done = history.coordinates, len(history.us) + len(history.asked)
     real, whole = len(kinds.real), len(kinds.whole)
     sizes = [len(where) for where in kinds.choices]
     upper = [1.0] * (real + whole) + [k - 1.0 for k in sizes]
-    bounds = _tensor(np.array([[0.0] * len(upper), upper]))
-    common: dict[str, Any] = {"q": count, "num_restarts": RESTARTS, "raw_samples": RAW}
-    if not whole and not sizes:
-        options: dict[str, Any] = {"maxiter": 100, "batch_limit": RESTARTS}
-        found, _ = optimize_acqf(
-            acquisition, bounds, sequential=True, options=options, **common
-        )
-    else:
-        found, _ = optimize_acqf_mixed_alternating(
-            acquisition,
-            bounds,
-            discrete_dims={
-                real + j: kinds.values(i).tolist() for j, i in enumerate(kinds.whole)
-            },
-            cat_dims={
-                real + whole + j: [float(v) for v in range(k)]
-                for j, k in enumerate(sizes)
-            },
-            options={"maxiter_alternating": 8, "batch_limit": RESTARTS},
-            **common,
-        )
-    return expand(kinds, found.detach().numpy())
+    everywhere = _tensor(np.array([[0.0] * len(upper), upper]))
+    common: dict[str, Any] = {"q": 1, "num_restarts": RESTARTS, "raw_samples": RAW}
+    pending = acquisition.X_pending
+    found: list[Any] = []
+    for turn in range(done, done + count):
+        bounds = everywhere.clone()
+        if turn % 2 == 0:
+            middle = good[int(torch.randint(len(good), (1,))), :real]
+            bounds[0, :real] = (middle - NEAR / 2).clamp(min=0.0)
+            bounds[1, :real] = (middle + NEAR / 2).clamp(max=1.0)
+        if not whole and not sizes:
+            options: dict[str, Any] = {"maxiter": 100, "batch_limit": RESTARTS}
+            point, _ = optimize_acqf(acquisition, bounds, options=options, **common)
+        else:
+            point, _ = optimize_acqf_mixed_alternating(
+                acquisition,
+                bounds,
+                discrete_dims={
+                    real + j: kinds.values(i).tolist()
+                    for j, i in enumerate(kinds.whole)
+                },
+                cat_dims={
+                    real + whole + j: [float(v) for v in range(k)]
+                    for j, k in enumerate(sizes)
+                },
+                options={"maxiter_alternating": 8, "batch_limit": RESTARTS},
+                **common,
+            )
+        found.append(point.detach())
+        known = found if pending is None else [pending, *found]
+        acquisition.set_X_pending(torch.cat(known))
+    return expand(kinds, torch.cat(found).numpy())
 
 
 def _pending(history: History) -> Any:

@@ -32,11 +32,13 @@ class AbstractSurrogate(eqx.Module):
     """The settings of a model, and how it is trained.
 
     `models` says what it learns: "tally", the mean rows of the objective, of which nothing
-    more is needed for any score; or "signal", the distribution of the simulator's output.
+    more is needed for any score; or "signal", the distribution of the simulator's output,
+    of `longest` numbers an event at most.
     """
 
     references: ClassVar[tuple[str, ...]] = ()
     models: AbstractClassVar[Literal["tally", "signal"]]
+    longest: ClassVar[float] = float("inf")
 
     def keep(
         self, truth: Float[Array, "row k"], target: Float[Array, "row m"]

@@ -39,7 +39,7 @@ class Flow(AbstractSurrogate):
     """Conditional masked autoregressive flow with rational quadratic splines (flowjax).
 
     Trained by maximum likelihood, which does not oscillate as a game does. A signal of m
-    numbers is drawn in m passes: use it where signals are short.
+    numbers is drawn in m passes, of which each is kept: signals of 256 numbers at most.
 
     Args:
         layers: of the flow.
@@ -60,6 +60,7 @@ class Flow(AbstractSurrogate):
     batch: int = eqx.field(static=True, default=512)
     rate: float = eqx.field(static=True, default=5e-3)
     models: ClassVar[Literal["tally", "signal"]] = "signal"
+    longest: ClassVar[float] = 256
     references: ClassVar[tuple[str, ...]] = (
         "G. Papamakarios, T. Pavlakou, I. Murray, Masked autoregressive flow for density "
         "estimation, NeurIPS 2017, arXiv:1705.07057",
