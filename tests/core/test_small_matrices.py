@@ -8,7 +8,7 @@ import pytest
 from kythera.core import small_matrices
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 12])  # written out, and as a loop
+@pytest.mark.parametrize("n", [1, 2, 5, 12])
 def test_it_is_lapacks_answer(n, x64):
     rng = np.random.default_rng(n)
     matrices = rng.normal(size=(50, n, n))

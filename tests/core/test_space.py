@@ -51,7 +51,7 @@ def spaces(draw):
     return Space(design, free)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(space=spaces(), number=st.integers(0, 1000))
 def test_law_of_spaces(space, number):
     testing.check_space(space, key=jax.random.key(number), points=2)

@@ -6,14 +6,10 @@ two cores, both may wait for ever (jaxlib 0.10.2). These are plain operations of
 side by side for all matrices under `vmap`, on any device, and cannot wait.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from kythera.core.types import Array, Float
-
-UNROLLED = 8  # rows, up to which the steps are written out
 
 
 def solve(matrix: Float[Array, "n n"], right: Array) -> Array:
@@ -47,13 +43,13 @@ def pivots(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
     than the least eigenvalue. Behind one that is not positive they mean nothing.
     """
 
-    def step(k: int, a: Array) -> Array:
+    def step(k: Array, a: Array) -> Array:
         pivot = jnp.where(a[k, k] > 0, a[k, k], jnp.inf)  # else nothing is taken off
         here = jnp.arange(len(a)) > k
         down = jnp.where(here, a[:, k] / pivot, 0.0)
         return a - down[:, None] * a[k]
 
-    return jnp.diagonal(_steps(step, matrix))
+    return jnp.diagonal(jax.lax.fori_loop(0, len(matrix), step, matrix))
 
 
 def _eliminated(matrix: Array, right: Array) -> Array:
@@ -62,7 +58,7 @@ def _eliminated(matrix: Array, right: Array) -> Array:
     row = jnp.arange(n)
     columns = right.reshape(n, -1)
 
-    def step(k: int, a: Array) -> Array:
+    def step(k: Array, a: Array) -> Array:
         left = jnp.where(row >= k, jnp.abs(a[:, k]), -1.0)
         chosen = row == jnp.argmax(left)
         top = jnp.sum(jnp.where(chosen[:, None], a, 0.0), 0)
@@ -72,12 +68,5 @@ def _eliminated(matrix: Array, right: Array) -> Array:
         return jnp.where((row == k)[:, None], top, a)
 
     both = jnp.concatenate([matrix, columns.astype(matrix.dtype)], 1)
-    return _steps(step, both)[:, n:].reshape(right.shape)
-
-
-def _steps(step: Callable[[int, Array], Array], a: Array) -> Array:
-    if len(a) <= UNROLLED:
-        for k in range(len(a)):
-            a = step(k, a)
-        return a
-    return jax.lax.fori_loop(0, len(a), step, a)
+    found = jax.lax.fori_loop(0, n, step, both)  # written out it takes longer
+    return found[:, n:].reshape(right.shape)

@@ -117,4 +117,4 @@ def test_nothing_triggered_is_finite(getkey):
         found = public.ShowerNetwork()(moved, hits, key=jax.random.key(2))
         return public.public_utility(counts, truth, found)
 
-    assert bool(jnp.all(jnp.isfinite(jax.grad(utility)(layout.x))))
+    assert bool(jnp.all(jnp.isfinite(jax.jit(jax.grad(utility))(layout.x))))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,7 +186,7 @@ def test_each_scan_has_an_image_of_its_own():
         weight=jax.random.uniform(keys[9], (*lead, 300)),
         momentum=2 + normal(10) ** 2,
     )
-    for image in (PocaImage(GRID), LikelihoodImage(GRID, 3)):
+    for image in map(eqx.filter_jit, (PocaImage(GRID), LikelihoodImage(GRID, 3))):
         whole = image(PORTAL, x, key=KEY)
         for row, scan in np.ndindex(lead):
             alone = jax.tree.map(lambda v: v[row : row + 1, scan : scan + 1], x)  # noqa: B023

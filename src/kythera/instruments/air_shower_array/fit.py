@@ -93,7 +93,7 @@ def model(
         lambda energy, x, y: _profile(energy, x, y, gamma), p[:, 2], nx, ny
     )
     basis = jnp.eye(3)[:, :, None] + jnp.zeros_like(nx)
-    by = [push(*rows) for rows in basis]  # ln E, nx, ny
+    by = jax.vmap(push)(*basis)  # by ln E, nx, ny
     dx, dy = ux - km * x, uy - km * y
     along = nx * dx + ny * dy
     square = dx**2 + dy**2 - along**2
@@ -117,7 +117,7 @@ def model(
         for j in range(5):
             slope = -fast * nearer[j] if j in nearer else 0.0
             if j >= 2:
-                a, b, c = by[j - 2][i]
+                a, b, c = (v[j - 2] for v in by[i])
                 slope = slope + a - fall * (b + c * log)
             slopes.append(own * slope)
         logs_by.append(slopes)
@@ -221,7 +221,7 @@ def fit(
     still = jax.lax.stop_gradient((design, data))
     p, fisher, size = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
 
-    hessian = _hessian(*still, p, gamma)
+    hessian = fisher + _bent(*still, p, gamma)
     good = jnp.all(jax.vmap(small_matrices.pivots)(hessian) > 0, -1)
     curvature = jnp.where(good[:, None, None], hessian, fisher)
     step = _solve(curvature, slopes(design, data, p, gamma)[1])
@@ -231,27 +231,26 @@ def fit(
     return Fitted(p, _inverse(fisher), value, size)
 
 
-def _hessian(
+def _bent(
     design: Layout, data: Measured, p: Array, gamma: Array
 ) -> Float[Array, "event 5 5"]:
-    """Exact second derivatives: the Fisher matrix, and what bends in the logarithms.
+    """What bends in the logarithms: with the Fisher matrix the exact second derivatives.
 
     sum q (l - N) d2 ln l; times are linear in the cosines, and add nothing.
     """
-    _, _, fisher = slopes(design, data, p, gamma)
-    logs = model(design, data, p, gamma).logs
-    excess = data.quality * (jnp.exp(jnp.stack(logs)) - data.counts)
 
-    def bent(q: Array) -> Array:
-        by = model(design, data, q, gamma).logs_by
-        parts = [[jnp.sum(d * e, 0) for d in own] for own, e in zip(by, excess)]
-        return jnp.stack([a + b for a, b in zip(*parts)], -1)
+    def slope(q: Array) -> Array:
+        found = model(design, data, q, gamma)
+        logs = jax.lax.stop_gradient(jnp.stack(found.logs))
+        excess = data.quality * (jnp.exp(logs) - data.counts)
+        parts = zip(found.logs_by, excess, strict=True)
+        sums = [[jnp.sum(d * e, 0) for d in own] for own, e in parts]
+        return jnp.stack([a + b for a, b in zip(*sums, strict=True)], -1)
 
     def along(v: Array) -> Array:
-        return jax.jvp(bent, (p,), (jnp.broadcast_to(v, p.shape),))[1]
+        return jax.jvp(slope, (p,), (jnp.broadcast_to(v, p.shape),))[1]
 
-    more = jnp.moveaxis(jax.lax.map(along, jnp.eye(5, dtype=p.dtype)), 0, 1)
-    return fisher + more
+    return jnp.moveaxis(jax.lax.map(along, jnp.eye(5, dtype=p.dtype)), 0, 1)
 
 
 def _solve(matrix: Array, vector: Array) -> Array:
