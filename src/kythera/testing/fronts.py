@@ -162,12 +162,12 @@ def _straws(
     return 1 - float(seen.mean()), 4 * 3.14 * radius**2 * count, residual
 
 
-def straws(*terms: str, fixed: bool = False) -> Problem:
+def straws(*terms: str, radius: float | None = None) -> Problem:
     """The straw tracker as a problem, its terms or some of them.
 
     Args:
         terms: names of the goals; by default all three.
-        fixed: only the six shifts are free, at radius 0.5 and pitch 4.
+        radius: if given, only the six shifts are free, at this radius and pitch 4.
     """
     names = terms or ("missed", "volume", "residual")
     shift, gap = Real(0, 4), Real(2, 10)
@@ -175,13 +175,14 @@ def straws(*terms: str, fixed: bool = False) -> Problem:
         **dict.fromkeys(("y1", "y2", "y3"), shift),
         **dict.fromkeys(("z1", "z2", "z3"), gap),
     }
-    if not fixed:
+    if radius is None:
         free = {"radius": Real(0.5, 1), "pitch": Real(2.5, 5)} | free
+    fixed = {} if radius is None else {"radius": radius}
     start = {"radius": 0.5, "pitch": 4.0, "z1": 2.0, "z2": 4.0, "z3": 6.0}
     start |= dict.fromkeys(("y1", "y2", "y3"), 0.0)
 
     def tracker(**values: float) -> dict[str, float]:
-        found = straw_tracker(**values)
+        found = straw_tracker(**fixed, **values)
         return {name: found[name] for name in names}
 
     problem = from_function(
