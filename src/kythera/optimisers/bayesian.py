@@ -24,8 +24,8 @@ class Bayesian(AbstractOptimiser[History]):
     others (a tree-structured Parzen estimator, Optuna's); it is quick, and takes what
     comes. `model="gp"` (extra `bo`) fits a Gaussian process to the losses and to each
     constraint, with the errors that the evaluations quote, and asks where the noisy
-    expected improvement of a whole batch is largest (qLogNEI, BoTorch's): far fewer
-    trials, but seconds of its own for each batch.
+    expected improvement of a whole batch is largest (qLogNEI, BoTorch's), every other
+    time near the best design: far fewer trials, but seconds of its own for each batch.
 
     Parameters: all kinds; a search begins with the start and Sobol points. Constraints:
     "tpe" sorts feasible designs first; "gp" multiplies the improvement with the
