@@ -207,9 +207,9 @@ def fit(
 ) -> Fitted:
     """Maximise the likelihood of all events at once (Levenberg-Marquardt).
 
-    The search itself is not differentiated. At its end p* one Newton step with the exact
-    Hessian H, p = p* - H^-1 dnll/dp(p*; design, data), carries the derivative of the
-    implicit function dnll/dp = 0: to first order exact where the fit has converged.
+    The search itself is not differentiated. At its end the derivative is that of the
+    implicit function dnll/dp = 0 with the exact Hessian H, dp = -H^-1 d(dnll/dp): to first
+    order exact where the fit has converged.
 
     Args:
         design: where the units are.
@@ -220,15 +220,32 @@ def fit(
     """
     still = jax.lax.stop_gradient((design, data))
     p, fisher, size = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
-
-    hessian = fisher + _bent(*still, p, gamma)
-    good = jnp.all(jax.vmap(small_matrices.pivots)(hessian) > 0, -1)
-    curvature = jnp.where(good[:, None, None], hessian, fisher)
-    step = _solve(curvature, slopes(design, data, p, gamma)[1])
-    # At a maximum nothing but the derivative of this step is left.
-    p = p - (step - jax.lax.stop_gradient(step))
+    p = _implicit(design, data, p, gamma, fisher)
     value, _, fisher = slopes(design, data, p, gamma)
     return Fitted(p, _inverse(fisher), value, size)
+
+
+@jax.custom_jvp
+def _implicit(
+    design: Layout, data: Measured, p: Array, gamma: Array, fisher: Array
+) -> Array:
+    """p, where the slopes are zero, as a function of design and data."""
+    return p
+
+
+@_implicit.defjvp
+def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    *given, _, gamma, fisher = primals
+    p = _implicit(*primals)  # itself a function, for derivatives of this one
+    hessian = fisher + _bent(*given, p, gamma)
+    good = jnp.all(jax.vmap(small_matrices.pivots)(hessian) > 0, -1)
+    curvature = jnp.where(good[:, None, None], hessian, fisher)
+
+    def slope(design: Layout, data: Measured) -> Array:
+        return slopes(design, data, p, gamma)[1]
+
+    _, moved = jax.jvp(slope, tuple(given), tangents[:2])
+    return p, -_solve(curvature, moved)
 
 
 def _bent(
