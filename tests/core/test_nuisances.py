@@ -7,6 +7,7 @@ import pytest
 
 import kythera as ky
 from kythera import errors
+from kythera.core.nuisances import with_tangents
 from kythera.core.objective import Tangents
 from kythera.core.stage import AbstractHostSimulator, AbstractSimulator
 
@@ -59,6 +60,21 @@ def test_templates_give_the_derivative(smooth):
     assert found.total.stderr == pytest.approx(smooth.stderr, rel=2e-2)
     np.testing.assert_allclose(found.total.gradient, smooth.gradient, rtol=0.03)
     assert found.events == 3 * 2000  # each template simulates anew
+
+
+@pytest.mark.parametrize(("objective", "count"), [(Templates(), 3), (Both(), 5)])
+def test_each_simulation_is_one_of_the_price(objective, count):
+    """The nominal one once, whether derivatives or templates need it, two for a template."""
+    base, calls = problem(objective), []
+
+    def rows_of(design):
+        jax.debug.callback(lambda: calls.append(1))
+        trace = base.pipeline(design, 2, key=jax.random.key(1))
+        return objective.tally(design, trace), ()
+
+    jax.block_until_ready(with_tangents(objective, base.space.template, rows_of))
+    jax.effects_barrier()
+    assert len(calls) == count == base.price // base.events
 
 
 @pytest.mark.parametrize("simulator", [Jumps(), Outside()])

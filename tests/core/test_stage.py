@@ -36,7 +36,7 @@ class Host(AbstractHostStage):
     def run(self, design, x, *, seed):
         assert isinstance(x, np.ndarray)
         assert isinstance(design.x, np.ndarray)
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         if self.answer is not None:
             return self.answer
@@ -94,6 +94,7 @@ def test_a_host_stage_converts_and_is_seeded_by_the_key():
         (np.full((4, 2), None), ("['object[4, 2]']",)),
         ([np.ones((4, 2))], ("what `shapes` declares",)),
         (ValueError("no beam"), ("`Host` failed with ValueError: no beam", "mend")),
+        (SystemExit(3), ("`Host` failed with SystemExit: 3",)),
     ],
 )
 def test_a_host_stage_is_held_to_its_shapes(answer, words):

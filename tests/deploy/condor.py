@@ -104,8 +104,8 @@ def alive(folder: Path) -> list[int]:
     found = []
     for file in folder.glob("*.pid"):
         with contextlib.suppress(FileNotFoundError):
-            # of one that has ended and that nobody waited for, the line is empty
-            if Path(f"/proc/{file.read_text()}/cmdline").read_text():
+            stat = Path(f"/proc/{file.read_text()}/stat").read_text()
+            if stat.rpartition(") ")[2][0] not in "ZX":  # ended; nobody waited for it
                 found.append(int(file.read_text()))
     return found
 

@@ -54,6 +54,21 @@ def test_hard_points_are_designs_that_can_be_built():
         )
 
 
+def test_before_the_first_generation_the_start_is_recommended():
+    """Its options too, when all are still alike."""
+    domains = {"gap": ky.Real(0, 1), "kind": ky.Choice(("a", "b", "c"))}
+    problem = ky.from_function(
+        lambda gap, kind: abs(gap - 0.5) + (kind != "b"),
+        domains,
+        start={"gap": 0.5, "kind": "b"},
+    )
+    optimiser = ky.Evolution()
+    state = optimiser.init(problem, np.asarray(problem.space.start), key=KEY)
+    assert optimiser.recommend(state).tolist() == [[0.5, 0, 1, 0]]
+    found = ky.optimise(problem, optimiser, key=KEY, max_trials=3)
+    assert found.gain.value == 0
+
+
 def test_parts_are_objects_and_rows():
     parts = parts_of(_space())
     assert parts.part.tolist() == (

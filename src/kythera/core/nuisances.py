@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from kythera.core.objective import AbstractObjective, Tangents
 from kythera.core.space import _get
-from kythera.core.types import Array, Design, PyTree, Vector
+from kythera.core.types import Array, Design, Float, PyTree, Vector
 
 RowsOf = Callable[[Design], tuple[PyTree, Any]]
 Shifted = Callable[[Vector], tuple[PyTree, Any]]
@@ -56,12 +56,15 @@ def with_tangents(
     if smooth:
         found, columns = _differentiated(shifted, nominal, smooth)
     if moves:
-        drawn = _at_each(shifted, nominal, list(moves.values()), is_host)
+        first = [] if smooth else [nominal]
+        both = [nominal + s * move for move in moves.values() for s in (1, -1)]
+        drawn = _at_each(shifted, jnp.stack([*first, *both]), is_host)
         if not smooth:
             found = jax.tree.map(lambda v: v[0], drawn)
         for k, (path, step) in enumerate(steps.items()):
+            up = len(first) + 2 * k
             columns[path] = jax.tree.map(
-                lambda v, i=1 + 2 * k, h=step: (v[i] - v[i + 1]) / (2 * h), drawn[0]
+                lambda v, i=up, h=step: (v[i] - v[i + 1]) / (2 * h), drawn[0]
             )
     rows, more = found
     ordered = [columns[path] for path in paths]
@@ -82,10 +85,9 @@ def _differentiated(
 
 
 def _at_each(
-    shifted: Shifted, nominal: Vector, moves: list[Array], is_host: bool
+    shifted: Shifted, values: Float[Array, "value k"], is_host: bool
 ) -> tuple[PyTree, Any]:
-    """Nominal, up, down, up, down, ..., with a leading axis; one by one, to save memory."""
-    values = jnp.stack([nominal, *(nominal + s * m for m in moves for s in (1, -1))])
+    """What is there at each, with a leading axis; one by one, to save memory."""
     if not is_host:
         return jax.lax.map(shifted, values)
     return jax.tree.map(lambda *v: jnp.stack(v), *[shifted(value) for value in values])

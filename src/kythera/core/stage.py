@@ -113,7 +113,7 @@ class AbstractHostStage(AbstractStage[D, In, Out]):
             return run()
         except errors.KytheraError:
             raise
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise errors.SimulationError(
                 f"`{type(self).__name__}` failed with {type(error).__name__}: {error}. "
                 "The trial is marked as failed; mend the simulator or narrow the bounds."

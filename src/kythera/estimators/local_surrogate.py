@@ -160,8 +160,8 @@ def _check_signal(problem: Problem, surrogate: AbstractSurrogate) -> None:
     if length > surrogate.longest:
         raise errors.UnsupportedError(
             f"`{name}` models signals of {surrogate.longest} numbers at most, but one "
-            f"of {problem.name} has {length:,}. Use `CramerGAN`, or `Quadratic` or "
-            "`Regressor`, which learn the objective's tallies."
+            f"of {problem.name} has {length:,}. Use `Quadratic` or `Regressor`, "
+            "which learn the objective's tallies, whatever the length."
         )
 
 

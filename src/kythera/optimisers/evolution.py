@@ -181,9 +181,14 @@ class Evolution(AbstractOptimiser[EvolutionState]):
         return state._replace(us=points, orders=orders)
 
     def recommend(self, state: EvolutionState) -> np.ndarray:
-        """The mean of the distribution, of a choice the likeliest option, shape (1, n)."""
+        """The mean of the distribution, of a choice the likeliest option, shape (1, n).
+
+        Before the first whole generation, when all options are alike, the start.
+        """
         kinds = state.coordinates
-        if kinds.choices:
+        if kinds.choices and state.arrays["_g"] == 0:
+            mean = np.asarray(state.u0, float)
+        elif kinds.choices:
             mean = self._restored(state).mean
         else:
             name = "_mean" if "_mean" in state.arrays else f"{_INNER}_mean"

@@ -23,7 +23,7 @@ from kythera.optimisers import pareto
 from kythera.optimisers.coordinates import Coordinates
 from kythera.optimisers.history import History
 
-NEAR = 0.4  # side of the box around a good point, of the range of each number
+NEAR = 0.4  # side of the box around a good point, of the range of each real number
 RAW = 128  # points among which the search for the best question begins
 RESTARTS = 4
 SAMPLES = 64  # draws of the processes at a point

@@ -82,3 +82,9 @@ def test_a_weight_that_only_the_report_lacks_is_found_before():
     )
     with pytest.raises(errors.InputError, match="'loss'.*Known: 'money'"):
         ky.Pathwise().check(other)
+
+
+def test_a_forgotten_return_is_said():
+    problem = ky.from_function(lambda a: None, {"a": ky.Real(0, 1)})
+    [found], _ = ky.Direct()(problem, problem.space.start[None], None, key=KEY[None])
+    assert "gave None for ['loss']. Is a `return` missing?" in found.cause

@@ -393,13 +393,19 @@ def _keeper(listing: Sequence[str]) -> type:
             absent = {
                 k: v for k, v in cluster.workers.items() if k not in self.observed
             }
-            lost = [name for name, job in absent.items() if job.job_id is None]
+            numbers = {name: job.job_id for name, job in absent.items()}
+            lost = [  # refused; while it is being handed over its lock is taken
+                name
+                for name, job in absent.items()
+                if job.job_id is None and not job.lock.locked()
+            ]
             if absent and time.monotonic() - self.listed > LISTED:
                 self.listed = time.monotonic()
                 known = await _numbers(
                     listing, next(iter(absent.values())).job_id_regexp
                 )
-                lost += [k for k, v in absent.items() if known and not known(v.job_id)]
+                if known:
+                    lost += [k for k, v in numbers.items() if v and not known(v)]
             for name in set(lost):
                 # A new name: what is still on its way about the old one is not for it.
                 cluster.worker_spec.update(cluster.new_worker_spec())

@@ -141,6 +141,10 @@ def _named(found: Any, terms: tuple[str, ...]) -> dict[str, Any]:
             f"The function must return the terms {list(terms)}, but gave {list(found)}. "
             "Name what it returns with `terms=`."
         )
+    if empty := [name for name in terms if found[name] is None]:
+        raise errors.SimulationError(
+            f"The function gave None for {empty}. Is a `return` missing?"
+        )
     return {name: found[name] for name in terms}
 
 
