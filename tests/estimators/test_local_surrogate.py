@@ -10,6 +10,7 @@ import pytest
 
 import kythera as ky
 from kythera import errors
+from kythera.core.objective import PerEventLoss
 from kythera.estimators.local_surrogate import latin_hypercube
 from kythera.instruments import telescope
 from kythera.runs import spec
@@ -173,6 +174,22 @@ def test_bad_problems_are_refused():
     )
     with pytest.raises(errors.UnsupportedError, match="takes the simulator's slot"):
         ky.LocalSurrogate(ky.CramerGAN()).check(later)
+
+
+class InNumpy(PerEventLoss):
+    """Written without JAX, which engines that only call it allow."""
+
+    def loss(self, design, trace):
+        return {"loss": np.asarray(trace.signal["loss"]) ** 2}
+
+
+def test_an_objective_that_cannot_be_traced_is_refused():
+    base = ky.from_function(lambda a: a, {"a": ky.Real(0, 1)})
+    problem = base.replace(objective=InNumpy())
+    [found], _ = ky.Direct()(problem, problem.space.start[None], None, key=KEY[None])
+    assert found.total.value == pytest.approx(0.25)
+    with pytest.raises(errors.UnsupportedError, match="Write it with `jax.numpy`"):
+        ky.LocalSurrogate(designs=3).init(problem, key=KEY)
 
 
 @pytest.mark.library("flowjax")

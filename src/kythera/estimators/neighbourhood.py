@@ -44,13 +44,28 @@ class Memory(NamedTuple):
 def empty(
     problem: Problem, surrogate: AbstractSurrogate, target: Target, count: int
 ) -> Memory:
-    """A memory for so many designs, without running anything outside JAX."""
+    """A memory for so many designs, without running anything outside JAX.
+
+    Raises:
+        UnsupportedError: a stage in JAX or the objective does not stay there.
+    """
 
     def shapes(u: Vector, key: Key) -> PyTree:
         truth, rows, _ = _rows(without_host(problem), target, u, key)
         return surrogate.keep(truth, rows)
 
-    one = jax.eval_shape(shapes, problem.space.start, jax.random.key(0))
+    try:
+        one = jax.eval_shape(shapes, problem.space.start, jax.random.key(0))
+    except (
+        jax.errors.TracerArrayConversionError,
+        jax.errors.ConcretizationTypeError,
+    ) as error:
+        raise errors.UnsupportedError(
+            "A model of what a simulator gives needs an objective, and stages that do not "
+            "say that they run outside, in JAX, but one calls NumPy or needs a value: "
+            f"{str(error).partition('.')[0]}. Write it with `jax.numpy`, or use "
+            "`FiniteDifference` or an optimiser without gradients."
+        ) from error
     start = np.asarray(problem.space.start)
     return Memory(
         u=np.zeros((count, problem.space.size), start.dtype),
