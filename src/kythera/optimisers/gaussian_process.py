@@ -229,7 +229,7 @@ def _process(x: Any, column: np.ndarray, stderr: np.ndarray, kinds: Coordinates)
         "train_Yvar": noise,
         "outcome_transform": Standardize(1),
     }
-    matern = functools.partial(
+    matern: Any = functools.partial(
         get_covar_module_with_dim_scaled_prior, use_rbf_kernel=False
     )
     if kinds.choices:

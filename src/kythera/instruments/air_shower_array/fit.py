@@ -235,16 +235,16 @@ def _implicit(
 
 @_implicit.defjvp
 def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    *given, _, gamma, fisher = primals
+    design, data, _, gamma, fisher = primals
     p = _implicit(*primals)  # itself a function, for derivatives of this one
-    hessian = fisher + _bent(*given, p, gamma)
+    hessian = fisher + _bent(design, data, p, gamma)
     good = jnp.all(jax.vmap(small_matrices.pivots)(hessian) > 0, -1)
     curvature = jnp.where(good[:, None, None], hessian, fisher)
 
     def slope(design: Layout, data: Measured) -> Array:
         return slopes(design, data, p, gamma)[1]
 
-    _, moved = jax.jvp(slope, tuple(given), tangents[:2])
+    _, moved = jax.jvp(slope, (design, data), tangents[:2])
     return p, -_solve(curvature, moved)
 
 
