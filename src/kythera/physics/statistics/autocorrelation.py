@@ -11,8 +11,8 @@ the first W >= 1 with exp(-W/T) < T / sqrt(W N), T = S / ln((2 tau(W) + 1) / (2 
 there the statistical error of tau outgrows what the sum still lacks. In several chains of one
 ensemble the sums over i run within each, about its own mean.
 
-NumPy in float64: rows are observables. Of sums over lags, few are made as products of
-blocks of the chain, whose matrices fit a cache, and many by Fourier transformation.
+NumPy in float64: rows are observables. Few lags are summed one by one, only for observables
+whose window is still open, and many by Fourier transformation.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,9 @@ SCHAEFER = (
 )
 LUESCHER = "M. Luescher, Comput. Phys. Commun. 165 (2005) 199, hep-lat/0409106"
 
-BLOCK = 16  # samples of a block; the fastest of 8, 16, 32, 64
-FIRST = 2 * BLOCK + 1  # lags that are tried first; most windows are shorter
-MANY = 512  # lags from which on Fourier transformation is faster
-GROUP = 32  # observables at a time: their chains stay in the cache
+FIRST = 10  # lags that are summed first; then twice as many, where windows are open
+MANY = 200  # lags from which on Fourier transformation is faster
+LEAST = 0.5 + np.finfo(float).eps  # tau, so that its logarithm exists
 ROWS = 4096  # observables at a time, where all lags of all would take much memory
 
 
@@ -110,8 +109,7 @@ def gamma_method(
 
 def covariance_function(chains: Sequence[Chain], lags: int) -> np.ndarray:
     """Gamma(t) for t = 0 ... lags - 1, shape (observable, lags)."""
-    sums = sum(lag_sums(chain.fluctuations, lags) for chain in chains)
-    return sums / _pairs_of(chains, lags)
+    return _gamma(chains, lags)
 
 
 def autocorrelation_function(
@@ -135,90 +133,39 @@ def autocorrelation_function(
     return both[0], both[1]
 
 
-def lag_sums(x: np.ndarray, lags: int) -> np.ndarray:
-    """sum_i x_i x_(i+t) for t = 0 ... lags - 1.
+def lag_sums(x: np.ndarray, lags: int, first: int = 0) -> np.ndarray:
+    """sum_i x_i x_(i+t) for t = first ... lags - 1.
 
     Args:
         x: shape (observable, time).
-        lags: how many.
+        lags: where to stop.
+        first: where to begin.
 
     Returns:
-        shape (observable, lags); zero from the length of the chain on.
+        shape (observable, lags - first); zero from the length of the chain on.
     """
-    if lags == 1:
-        return np.vecdot(x, x)[:, None]
-    return _lags_of(_extended(np.zeros((len(x), 0)), x, lags), lags)
+    time = x.shape[1]
+    if lags - first > MANY:
+        length = scipy.fft.next_fast_len(time + lags, real=True)
+        power = np.abs(np.asarray(scipy.fft.rfft(x, length))) ** 2
+        return np.asarray(scipy.fft.irfft(power, length))[:, first:lags]
+    sums = np.zeros((lags - first, len(x)))
+    for t in range(first, min(lags, time)):
+        np.vecdot(x[:, : time - t], x[:, t:], out=sums[t - first])
+    return sums.T
 
 
-def _lags_of(sums: np.ndarray, lags: int) -> np.ndarray:
-    """Of what `_extended` returns: its first entry is lag 1 - BLOCK."""
-    return sums[:, BLOCK - 1 : BLOCK - 1 + lags]
+def _gamma(chains: Sequence[Chain], lags: int, first: int = 0) -> np.ndarray:
+    """Gamma(t) for t = first ... lags - 1, shape (observable, lags - first)."""
+    sums = sum(lag_sums(chain.fluctuations, lags, first) for chain in chains)
+    return sums / np.maximum(sum(_pairs(chain, lags, first) for chain in chains), 1.0)
 
 
-def _extended(sums: np.ndarray, x: np.ndarray, lags: int) -> np.ndarray:
-    """Sums over lags, with more of them.
-
-    Args:
-        sums: those so far, whole blocks of them; of shape (observable, 0) at first.
-        x: shape (observable, time).
-        lags: that are wanted.
-    """
-    done, stop = max(sums.shape[1] // BLOCK - 1, 0), -(-(lags - 1) // BLOCK) + 1
-    found = np.zeros((len(x), (stop + 1) * BLOCK))
-    if lags > MANY:
-        length = scipy.fft.next_fast_len(x.shape[1] + lags, real=True)
-        modes = np.abs(np.asarray(scipy.fft.rfft(x, length)))
-        power = modes**2
-        _lags_of(found, lags)[:] = np.asarray(scipy.fft.irfft(power, length))[:, :lags]
-        return found
-    found[:, : sums.shape[1]] = sums
-    for begin in range(0, len(x), GROUP):
-        group = slice(begin, begin + GROUP)
-        _add_products(found[group], x[group], done, stop)
-    return found
-
-
-def _add_products(sums: np.ndarray, x: np.ndarray, first: int, stop: int) -> None:
-    """Add what blocks of the chain `first` ... `stop - 1` apart have to do with each other."""
-    rows, count = len(x), x.shape[1] // BLOCK
-    blocks = x[:, : count * BLOCK].reshape(rows, count, BLOCK)
-    rest = np.zeros((rows, 1, BLOCK))  # the last block is no whole one
-    rest[:, 0, : x.shape[1] - count * BLOCK] = x[:, count * BLOCK :]
-    across = blocks.transpose(0, 2, 1)
-    products = np.zeros((rows, BLOCK, BLOCK))
-    for k in range(first, min(stop, count + 1)):
-        if k == 0:
-            # A square product of a matrix with itself would be left to BLAS' `syrk`, which
-            # takes twice as long here. The last row has lag 0 alone, the rest is negative.
-            np.matmul(across[:, :-1], blocks, out=products[:, :-1])
-            products[:, -1, -1] = np.vecdot(across[:, -1], across[:, -1])
-            products += rest.transpose(0, 2, 1) * rest
-        else:
-            np.matmul(across[:, :, : count - k], blocks[:, k:], out=products)
-            products += blocks[:, count - k, :, None] * rest
-        begin = k * BLOCK
-        sums[:, begin : begin + 2 * BLOCK - 1] += products.reshape(rows, -1) @ DIAGONALS
-
-
-def _diagonals() -> np.ndarray:
-    """Sums a flat (BLOCK, BLOCK) matrix along its diagonals j - i = 1 - BLOCK ..."""
-    i, j = np.divmod(np.arange(BLOCK**2), BLOCK)
-    return np.eye(2 * BLOCK - 1)[j - i + BLOCK - 1]
-
-
-DIAGONALS = _diagonals()
-
-
-def _pairs(chain: Chain, lags: int) -> np.ndarray:
-    """Number of pairs of measurements at each lag, shape (lags,)."""
+def _pairs(chain: Chain, lags: int, first: int) -> np.ndarray:
+    """Number of pairs of measurements at each lag, shape (lags - first,)."""
     if chain.present is None:
-        return np.maximum(chain.fluctuations.shape[1] - np.arange(lags), 0.0)
-    return np.round(lag_sums(chain.present[None].astype(float), lags)[0])
-
-
-def _pairs_of(chains: Sequence[Chain], lags: int) -> np.ndarray:
-    """The same in all chains, at least 1."""
-    return np.maximum(sum(_pairs(chain, lags) for chain in chains), 1.0)
+        return np.maximum(chain.fluctuations.shape[1] - np.arange(first, lags), 0.0)
+    return np.round(lag_sums(chain.present[None].astype(float), lags, first)[0])
 
 
 def _measured(chains: Sequence[Chain]) -> int:
@@ -234,7 +181,7 @@ def _taus(rho: np.ndarray) -> np.ndarray:
     """tau(W), kept above 1/2, shape (observable, lags)."""
     terms = rho.copy()
     terms[:, 0] = 0.5
-    return np.maximum(np.cumsum(terms, 1), 0.5 + np.finfo(float).eps)
+    return np.maximum(np.cumsum(terms, 1), LEAST)
 
 
 def _tau_error(tau: np.ndarray, window: np.ndarray | int, n: int) -> np.ndarray:
@@ -272,26 +219,29 @@ def _independent(chains: Sequence[Chain]) -> Window:
 def _automatic(chains: Sequence[Chain], S: float) -> Window:
     """The window of Eq. 50 to 52; longer lags only for those that need them."""
     n, longest = _measured(chains), _longest(chains)
-    size = len(chains[0].fluctuations)
-    gamma0, tau, window = np.zeros(size), np.zeros(size), np.zeros(size, int)
-    open_, lags = np.arange(size), min(FIRST, longest)
-    sums = [np.zeros((size, 0)) for _ in chains]
+    gamma0 = covariance_function(chains, 1)[:, 0]
+    still = _still(gamma0)
+    norm = np.where(still, 1.0, gamma0)
+    tau, window = np.full(len(norm), 0.5), np.zeros(len(norm), int)
+    sums, open_, first, lags = tau.copy(), np.arange(len(norm)), 1, min(FIRST, longest)
     while open_.size:
-        sums = [_extended(s, c.fluctuations, lags) for s, c in zip(sums, chains)]
-        gamma = sum(_lags_of(s, lags) for s in sums) / _pairs_of(chains, lags)
-        taus, w = _taus(_normed(gamma)), np.arange(1, lags)
-        scale = S / np.log((2 * taus[:, 1:] + 1) / (2 * taus[:, 1:] - 1))
+        rho = _gamma(chains, lags, first) / norm[open_, None]
+        rho[:, 0] += sums[open_]
+        taus, w = np.cumsum(rho, 1), np.arange(first, lags)
+        sums[open_] = taus[:, -1]
+        taus = np.maximum(taus, LEAST)
+        scale = S / np.log((2 * taus + 1) / (2 * taus - 1))
         cut = np.exp(-w / scale) < scale / np.sqrt(w * n)
         cut |= w >= longest - 1
-        at, found = np.argmax(cut, 1) + 1, np.any(cut, 1)
-        gamma0[open_], window[open_] = gamma[:, 0], at
+        at, found = np.argmax(cut, 1), np.any(cut, 1)
         tau[open_] = np.take_along_axis(taus, at[:, None], 1)[:, 0]
-        more = 2 * lags - 1  # again what whole blocks give
-        open_, lags = open_[~found], min(more if more <= MANY else longest, longest)
-        if open_.size:
+        window[open_] = w[at]
+        open_ = open_[~found]
+        if open_.size < len(found):
             chains = [Chain(c.fluctuations[~found], c.present) for c in chains]
-            sums = [s[~found] for s in sums]
-    still = _still(gamma0)
+        first, lags = lags, min(2 * lags, longest)
+        if lags > MANY:
+            lags = longest
     gamma0[still], tau[still], window[still] = 0.0, 0.5, 0
     unbiased = tau * (1 + (2 * window + 1) / n) / (1 + 1 / n)  # Eq. 49
     unbiased[still] = 0.5
@@ -300,9 +250,12 @@ def _automatic(chains: Sequence[Chain], S: float) -> Window:
 
 def _rho_error(rho: np.ndarray, t: int, n: int) -> np.ndarray:
     """Eq. E.11 of hep-lat/0409106, its sum cut at the last lag that is known."""
-    k = np.arange(1, rho.shape[1] - t)
-    terms = rho[:, k + t] + rho[:, np.abs(k - t)] - 2 * rho[:, [t]] * rho[:, k]
-    return np.sqrt(np.sum(terms**2, 1) / n)
+    many = rho.shape[1] - t - 1  # terms k = 1 ...
+    terms = rho[:, t + 1 :] - 2 * rho[:, [t]] * rho[:, 1 : many + 1]
+    before = min(max(t - 1, 0), many)  # those with k < t
+    terms[:, :before] += rho[:, t - 1 : t - 1 - before : -1]
+    terms[:, before:] += rho[:, abs(before + 1 - t) :][:, : many - before]
+    return np.sqrt(np.vecdot(terms, terms) / n)
 
 
 def _with_tail(chains: Sequence[Chain], tau_exp: float, n_sigma: float) -> Window:
