@@ -23,7 +23,12 @@ from kythera.physics.air_showers import PeV
 from kythera.units import km
 
 ENERGIES = (-2.8, -1.6, -0.4, 0.8, 2.0)  # ln(E / PeV), among which a fit starts
-SHIFTS = (0.0, 0.5)  # of the core away from the units' middle, likewise
+SHIFTS = (
+    0.0,
+    0.7,
+)  # of the core away from the units' middle, in its distance from there
+DISTANCES = (0.8, 1.4, 2.0, 3.0)  # of further cores on that line from the middle, km
+GROUPS = 90  # units, at least, into which more units are merged for the first fits
 
 
 class Reconstructed(NamedTuple):
@@ -47,8 +52,11 @@ class Reconstructed(NamedTuple):
 class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
     """Fits a gamma ray and a proton to each shower.
 
-    Both start from a plane through the times, and from the best of some energies and cores
-    around the middle of the particles. Derivatives are implicit (see `fit`).
+    Each unit keeps a core from passing, so that a fit which starts elsewhere stays there.
+    Hence fits start from several cores on the line from the array's middle through that of
+    the particles, each with the best of some energies and the plane through the times; they
+    see many units merged with their neighbours. After half of the rounds the best goes on
+    with the units as they are. Derivatives are implicit (see `fit`).
 
     Args:
         rounds: of Levenberg-Marquardt.
@@ -63,7 +71,7 @@ class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
         twice = jax.tree.map(lambda v: jnp.concatenate([v, v]), x)
         gamma = jnp.concatenate([jnp.ones(count), jnp.zeros(count)])
         data = measured(twice)
-        start = first_guess(design, twice, data, gamma)
+        start = first_guess(design, twice, gamma, self.rounds // 2)
         found = fit(design, data, start, gamma, self.rounds)
         return Reconstructed(
             _estimate(found.p[:count]),
@@ -75,26 +83,63 @@ class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
 
 
 def first_guess(
-    design: Layout, hits: Hits, data: Measured, gamma: Array
+    design: Layout, hits: Hits, gamma: Array, rounds: int
 ) -> Float[Array, "event 5"]:
-    """Parameters from which a fit starts; no derivative passes.
+    """Where the best of several fits to merged units ends; no derivative passes.
 
-    A core outside of the array lies farther from its middle than the particles' middle.
+    Args:
+        design: where the units are.
+        hits: what they measured.
+        gamma: 1 for gamma rays, 0 for protons, (event,).
+        rounds: of each fit.
     """
-    design, hits, data = jax.lax.stop_gradient((design, hits, data))
+    design, hits = merged(*jax.lax.stop_gradient((design, hits)))
+    data = measured(hits)
     core, cosines, middle = summary(design, total(hits), hits.time)[:3]
-    one = jnp.ones_like(core[0])
     away = core - middle
-    starts = jnp.stack(
-        [
-            jnp.stack([*((core + shift * away) / km), level * one, *cosines], -1)
-            for level in ENERGIES
-            for shift in SHIFTS
-        ]
+    line = away / (1.0 + safe_sqrt(jnp.sum(away**2, 0)))
+    cores = [(core + shift * away) / km for shift in SHIFTS]
+    cores += [middle / km + line * distance for distance in DISTANCES]
+    one = jnp.ones_like(core[0])
+
+    def fitted(core: Array) -> tuple[Array, Array]:
+        levels = [jnp.stack([*core, at * one, *cosines], -1) for at in ENERGIES]
+        guesses = jnp.stack(levels)
+        values = jax.lax.map(lambda p: nll(design, data, p, gamma), guesses)
+        found = fit(design, data, _least(guesses, values), gamma, rounds)
+        return found.p, found.nll
+
+    return _least(*jax.lax.map(fitted, jnp.stack(cores)))
+
+
+def merged(design: Layout, hits: Hits) -> tuple[Layout, Hits]:
+    """At least `GROUPS` units, each of as many neighbours: by strips in x, then by y.
+
+    What does not fill a last group is left out.
+    """
+    x, y = design.positions
+    each = x.size // GROUPS
+    if each < 2:
+        return design, hits
+    groups = x.size // each
+    strip = jnp.argsort(jnp.argsort(x)) * round(groups**0.5) // x.size
+    order = jnp.lexsort((y, strip))[: groups * each].reshape(groups, each)
+    counts = total(hits)[:, order]
+    weight = counts / (1 + counts) + 1e-3
+    return (
+        Layout(jnp.mean(x[order], 1), jnp.mean(y[order], 1), design.tanks * each),
+        Hits(
+            jnp.sum(hits.electrons[:, order], -1),
+            jnp.sum(hits.muons[:, order], -1),
+            jnp.sum(weight * hits.time[:, order], -1) / jnp.sum(weight, -1),
+        ),
     )
-    values = jax.lax.map(lambda p: nll(design, data, p, gamma), starts)
+
+
+def _least(guesses: Array, values: Array) -> Float[Array, "event 5"]:
+    """Of each event, the guess of the least -ln L."""
     best = jnp.argmin(values, 0)
-    return jnp.take_along_axis(starts, best[None, :, None], 0)[0]
+    return jnp.take_along_axis(guesses, best[None, :, None], 0)[0]
 
 
 def _estimate(p: Array) -> Estimate:
