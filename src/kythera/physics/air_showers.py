@@ -8,6 +8,7 @@ of the distance from its axis, of the energy and of the zenith angle of the prim
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -28,8 +29,31 @@ NEAREST = 2 * m  # a shower is not denser than at this distance from its axis
 SPEED = 0.29979 * m  # of light, per ns, with the digits of SWGOLO
 BIN = 0.02  # width of the histograms to which the muons were fitted
 LEAST = 1e-13  # of a density, 1/m2, so that logarithms exist
-# Coefficients of the cubic polynomial through (1, y1), (2, y2), (3, y3), (4, y4).
-_CUBIC = np.linalg.inv(np.vander(np.arange(1.0, 5.0), 4, increasing=True))
+# Of each node: coefficients of the cubic polynomial that is 1 there and 0 at the others, of
+# y = 1, 2, 3, 4.
+_CUBIC = np.linalg.inv(np.vander(np.arange(1.0, 5.0), 4, increasing=True)).T.tolist()
+# Gamma rays, then protons: (primary, zenith node, parameter, coefficient).
+_ELECTRONS = np.array([table.GAMMA_ELECTRONS, table.PROTON_ELECTRONS])
+_MUONS = np.array([table.GAMMA_MUONS, table.PROTON_MUONS])
+
+
+def _sizes(rows: np.ndarray, plain: Sequence[bool]) -> np.ndarray:
+    """s, t, b, c of p0 = s exp(b x^c) + t: a exp(b x^c) where `plain`, else exp(a) + it."""
+    a, b, c = np.moveaxis(rows[:, :, 0], -1, 0)
+    only = np.array(plain)[:, None]
+    return np.stack(
+        [
+            np.where(only, a, 1.0),
+            np.where(only, 0.0, np.exp(np.where(only, 0, a))),
+            b,
+            c,
+        ],
+        -1,
+    )
+
+
+_ELECTRON_SIZES = _sizes(_ELECTRONS, [True, False])
+_MUON_SIZES = _sizes(_MUONS, [False, False])
 
 
 class Profile(eqx.Module):
@@ -75,13 +99,13 @@ def gamma(energy: Array, theta: Array) -> Profile:
         PhysicsWarning: outside that range (where the values are known).
     """
     warn_outside(energy, theta)
-    return _profile(energy, theta, table.GAMMA_ELECTRONS, table.GAMMA_MUONS, True)
+    return mixed(jnp.ones_like(energy), energy, theta)
 
 
 def proton(energy: Array, theta: Array) -> Profile:
     """Showers of protons; arguments and warning as for `gamma`."""
     warn_outside(energy, theta)
-    return _profile(energy, theta, table.PROTON_ELECTRONS, table.PROTON_MUONS, False)
+    return mixed(jnp.zeros_like(energy), energy, theta)
 
 
 def mixed(is_gamma: Array, energy: Array, theta: Array) -> Profile:
@@ -89,41 +113,32 @@ def mixed(is_gamma: Array, energy: Array, theta: Array) -> Profile:
 
     Nothing warns here, so that a fit may look around: see `warn_outside`.
     """
-    one = _profile(energy, theta, table.GAMMA_ELECTRONS, table.GAMMA_MUONS, True)
-    other = _profile(energy, theta, table.PROTON_ELECTRONS, table.PROTON_MUONS, False)
-    fields = Profile.__dataclass_fields__
-    return Profile(
-        *(jnp.where(is_gamma > 0, getattr(one, f), getattr(other, f)) for f in fields)
-    )
-
-
-def _profile(
-    energy: Array, theta: Array, electrons: Any, muons: Any, plain: bool
-) -> Profile:
-    """From the tables; `plain`: p0 of the electrons is a exp(b x^c), without exp(a)."""
     decades = jnp.log(energy / LOWEST) / math.log(HIGHEST / LOWEST)
     x = jnp.maximum(0.5 + 20 * decades, 0.05)  # no power of a negative number
-    angle = 0.5 + 4 * theta / LARGEST
-    powers = jnp.stack([jnp.ones_like(angle), angle, angle**2, angle**3], -1)
-    nodes = powers @ jnp.asarray(_CUBIC, powers.dtype)  # weight of each zenith node
+    log, angle = jnp.log(x), 0.5 + 4 * theta / LARGEST
+    nodes = [k0 + angle * (k1 + angle * (k2 + angle * k3)) for k0, k1, k2, k3 in _CUBIC]
 
-    def size(rows: Any, plain: bool) -> Array:
-        a, b, c = np.asarray(rows)[:, 0].T
-        grown = jnp.exp(b * x[..., None] ** c)
-        found = jnp.sum(nodes * (a * grown if plain else np.exp(a) + grown), -1)
+    def across(rows: np.ndarray, value: Callable[..., Array]) -> Array:
+        """Interpolated between the nodes; `value` takes the coefficients at one."""
+        whole = jnp.zeros_like(x)
+        for weight, own in zip(nodes, np.swapaxes(rows, 0, 1), strict=True):
+            chosen = [jnp.where(is_gamma > 0, *map(float, pair)) for pair in own.T]
+            whole = whole + weight * value(*chosen)
+        return whole
+
+    def size(rows: np.ndarray) -> Array:
+        found = across(rows, lambda s, t, b, c: s * jnp.exp(b * jnp.exp(c * log)) + t)
         return jnp.log(jnp.maximum(found, LEAST))
 
-    def bent(rows: Any, index: int) -> Array:
-        a, b, c = np.asarray(rows)[:, index].T
-        here = x[..., None]
-        return jnp.sum(nodes * (a + b * here + c * here**2), -1)
+    def bent(rows: np.ndarray) -> Array:
+        return across(rows, lambda a, b, c: a + x * (b + x * c))
 
     found = Profile(
-        size(electrons, plain),
-        bent(electrons, 1),
-        bent(electrons, 2),
-        size(muons, False) + math.log(BIN),
-        bent(muons, 2),
+        size(_ELECTRON_SIZES),
+        bent(_ELECTRONS[:, :, 1]),
+        bent(_ELECTRONS[:, :, 2]),
+        size(_MUON_SIZES) + math.log(BIN),
+        bent(_MUONS[:, :, 2]),
     )
     # Else the compiler works all of this out once more for each place on the ground.
     return jax.lax.optimization_barrier(found)

@@ -11,12 +11,13 @@ from kythera.instruments import air_shower_array
 from kythera.instruments.air_shower_array import fit
 from kythera.instruments.air_shower_array.reconstruction import first_guess, merged
 from kythera.instruments.air_shower_array.simulator import (
+    TIME,
     Hits,
     Showers,
     expected,
     total,
 )
-from kythera.physics.air_showers import PeV
+from kythera.physics.air_showers import SPEED, PeV
 from kythera.units import km
 
 ROUNDS = 60
@@ -65,23 +66,23 @@ def test_slopes_are_those_of_the_likelihood(showers):
     @jax.jit
     def both(p):
         def predicted(q):
-            found = fit.model(design, data, q, kind)
-            return jnp.stack([*found.logs, found.pulls])
+            return jnp.stack(fit.model(design, q, kind).logs)
 
         def moved(along):
             return jax.jvp(predicted, (p,), (jnp.broadcast_to(along, p.shape),))[1]
 
-        exact = jax.grad(lambda q: jnp.sum(fit.nll(design, data, q, kind)))
-        by, found = jax.lax.map(moved, jnp.eye(5)), fit.model(design, data, p, kind)
+        times = fit.arrival(design, data)
+        exact = jax.grad(lambda q: jnp.sum(fit.nll(design, data, times, q, kind)))
+        by, found = jax.lax.map(moved, jnp.eye(5)), fit.model(design, p, kind)
         bent = jax.lax.map(
             lambda v: jax.jvp(exact, (p,), (jnp.broadcast_to(v, p.shape),))[1],
             jnp.eye(5),
         )
-        told = fit.slopes(design, data, p, kind)
+        told = fit.slopes(design, data, times, p, kind)
         second = told[2] + fit._bent(design, data, p, kind), jnp.moveaxis(bent, 0, 1)
-        return told, exact(p), by, found, second
+        return told, exact(p), by, found, second, times
 
-    (_, slope, fisher), exact, by, found, (hessian, bent) = both(p)
+    (_, slope, fisher), exact, by, found, (hessian, bent), times = both(p)
     size = np.sqrt(np.einsum("eaa,ebb->eab", fisher, fisher))
     assert np.max(np.abs(hessian - bent) / size) < 1e-9
     assert slope == pytest.approx(np.asarray(exact), rel=1e-9, abs=1e-7)
@@ -90,10 +91,34 @@ def test_slopes_are_those_of_the_likelihood(showers):
             assert found.logs_by[k][i] == pytest.approx(
                 np.asarray(by[i, k]), rel=1e-9, abs=1e-9
             )
-    weight = np.stack([*(data.quality * np.exp(found.logs)), data.clock])
-    exact = np.einsum("akue,kue,bkue->eab", by, weight, by)
+    weight = data.quality * np.exp(found.logs)
+    exact = np.einsum("akeu,keu,bkeu->eab", by, weight, by)
     exact = exact + np.diag(1 / fit.PRIOR[1] ** 2)
+    exact[:, 3:, 3:] += times.curvature
     assert fisher == pytest.approx(exact, rel=1e-8, abs=1e-6)
+
+
+def test_times_are_a_parabola(showers):
+    design, truth, hits = showers
+    data, n = fit.measured(hits), _numbers(truth)[:, 3:]
+    x, y = (np.asarray(v) for v in design.positions)
+
+    def exact(n):
+        nx, ny = np.asarray(n).T[..., None]
+        late = np.asarray(hits.time) - (nx * x + ny * y) / SPEED
+        weight = np.asarray(data.clock)
+        late = late - (weight * late).sum(-1, keepdims=True) / (
+            weight.sum(-1, keepdims=True) + 1e-3
+        )
+        return 0.5 * (weight * (late / TIME) ** 2).sum(-1)
+
+    times = fit.arrival(design, data)
+    value, slope = times(n)
+    assert value == pytest.approx(exact(n), rel=1e-9)
+    for i, step in enumerate(1e-3 * np.eye(2)):
+        difference = (exact(n + step) - exact(n - step)) / 2e-3
+        assert slope[:, i] == pytest.approx(difference, rel=1e-7, abs=1e-6)
+    assert np.all(times.value < value + 1e-9)  # at the plane of best fit
 
 
 def test_of_what_is_expected_the_truth_is_found(showers):
@@ -120,7 +145,8 @@ def test_fits_are_as_likely_as_the_truth(units, count, part):
     kind, data = truth.is_gamma, fit.measured(hits)
     start = guess(design, hits, kind)
     found = jax.jit(lambda p: fit.fit(design, data, p, kind, 12))(start)
-    worse = found.nll - fit.nll(design, data, _numbers(truth), kind)
+    times = fit.arrival(design, data)
+    worse = found.nll - fit.nll(design, data, times, _numbers(truth), kind)
     assert np.sum(keep) > 30
     assert np.mean(np.asarray(worse) < 1) > part
 
@@ -145,15 +171,16 @@ def test_merged_units_are_neighbours_and_see_the_same():
 
 def test_the_maximum_is_scipys(showers):
     design, truth, hits = showers
-    kind, data = truth.is_gamma, fit.measured(hits)
+    kind = truth.is_gamma
     found = fitted(design, hits, guess(design, hits, kind), kind)
     good = np.flatnonzero(np.asarray(found.size) < 1e-4)
     assert len(good) > 0.7 * len(kind)
 
     @jax.jit
     def slopes(q, i):
-        one = jax.tree.map(lambda v: v[..., i, None], data)
-        value, slope, _ = fit.slopes(design, one, q[None], kind[i, None])
+        one = fit.measured(jax.tree.map(lambda v: v[i, None], hits))
+        times = fit.arrival(design, one)
+        value, slope, _ = fit.slopes(design, one, times, q[None], kind[i, None])
         return value[0], slope[0]
 
     for i in good[:8]:
@@ -232,9 +259,13 @@ def test_errors_are_those_of_the_fit():
     good = np.asarray(found.size) < 0.03
     assert good.sum() > 300
     data = fit.measured(hits)
-    by = fit.model(layout, data, found.p, truth.is_gamma).pulls_by
-    by = jnp.concatenate([jnp.zeros((3, *by[0].shape)), jnp.stack(by)])
-    both = jnp.einsum("aue,ue,bue->eab", by, data.clock**2 - data.clock, by)
+    whole = jnp.sum(data.clock, -1, keepdims=True)
+    turned = [
+        (v - jnp.sum(data.clock * v, -1, keepdims=True) / whole) / (SPEED * TIME)
+        for v in layout.positions
+    ]
+    by = jnp.concatenate([jnp.zeros((3, *turned[0].shape)), jnp.stack(turned)])
+    both = jnp.einsum("aeu,eu,beu->eab", by, data.clock**2 - data.clock, by)
     spread = found.covariance + found.covariance @ both @ found.covariance
     for covariance, most in ((found.covariance, 0.4), (spread, 0.25)):
         error = jnp.sqrt(jnp.diagonal(covariance, axis1=1, axis2=2))

@@ -36,7 +36,7 @@ from kythera.units import km
 # What is known before: middle and width of x and y (km), ln(E / PeV), nx and ny. It keeps
 # every fit finite, where no unit has seen anything, too.
 PRIOR = jnp.array([[0.0, 0.0, -1.5, 0.0, 0.0], [3.0, 3.0, 2.0, 0.6, 0.6]])
-_PAIRS = [(a, b) for a in range(5) for b in range(a, 5)]
+_PAIRS = [(a, b) for a in range(5) for b in range(a, 6)]
 STEEPEST = 0.95  # sine of a zenith angle, beyond which no fit goes
 ENERGIES = (-3.5, 3.5)  # ln(E / PeV), likewise
 
@@ -44,95 +44,169 @@ ENERGIES = (-3.5, 3.5)  # ln(E / PeV), likewise
 class Measured(eqx.Module):
     """Hits, as the likelihood needs them.
 
-    Units come first: sums over them then go side by side for all events, which processors
-    do some ten times faster than one event after the other.
-
     Args:
-        counts: of electrons and of muons, shape (2, unit, event).
+        counts: of electrons and of muons, shape (2, event, unit).
         quality: q of both, likewise.
-        clock: w, shape (unit, event).
+        clock: w, shape (event, unit).
         time: T, ns, likewise.
     """
 
-    counts: Float[Array, "2 unit event"]
-    quality: Float[Array, "2 unit event"]
-    clock: Float[Array, "unit event"]
-    time: Float[Array, "unit event"]
+    counts: Float[Array, "2 event unit"]
+    quality: Float[Array, "2 event unit"]
+    clock: Float[Array, "event unit"]
+    time: Float[Array, "event unit"]
 
 
 def measured(hits: Hits) -> Measured:
     """Counts, never negative, and their weights."""
-    counts = jnp.maximum(jnp.stack([hits.electrons.T, hits.muons.T]), 0.0)
-    n = total(hits).T
-    return Measured(counts, 1 / (1 + COUNTING**2 * counts), n / (1 + n), hits.time.T)
+    counts = jnp.maximum(jnp.stack([hits.electrons, hits.muons]), 0.0)
+    n = total(hits)
+    return Measured(counts, 1 / (1 + COUNTING**2 * counts), n / (1 + n), hits.time)
+
+
+class Arrival(NamedTuple):
+    """What the times add to -ln L, exactly: a parabola of the direction cosines n.
+
+    value + slope . (n - at) + (n - at) . curvature . (n - at) / 2
+
+    Args:
+        at: cosines of the plane that fits best, or near them, (event, 2).
+        value: (event,).
+        slope: (event, 2); near 0.
+        curvature: (event, 2, 2).
+    """
+
+    at: Array
+    value: Array
+    slope: Array
+    curvature: Array
+
+    def __call__(self, n: Float[Array, "event 2"]) -> tuple[Array, Array]:
+        """The value, (event,), and its slopes, (event, 2)."""
+        away = n - self.at
+        turned = jnp.sum(self.curvature * away[:, None], -1)
+        value = self.value + jnp.sum((self.slope + 0.5 * turned) * away, -1)
+        return value, self.slope + turned
+
+
+def arrival(design: Layout, data: Measured) -> Arrival:
+    """Of the times that were measured."""
+    weight = data.clock
+    norm = jnp.sum(weight, -1, keepdims=True) + 1e-3
+
+    def centred(v: Array) -> Array:
+        return (v - jnp.sum(weight * v, -1, keepdims=True) / norm) / TIME
+
+    by = [centred(-v / SPEED) for v in design.positions]
+    sums = [[jnp.sum(weight * a * b, -1) for b in by] for a in by]
+    curvature = jnp.stack([jnp.stack(row, -1) for row in sums], -2)
+    late = centred(data.time)
+    first = jnp.stack([jnp.sum(weight * a * late, -1) for a in by], -1)
+    # Any point does in theory; beside the plane of best fit digits are lost.
+    at = jax.lax.stop_gradient(-_solve(curvature + 1e-3 * jnp.eye(2), first))
+    front = at[:, :1] * design.positions[0] + at[:, 1:] * design.positions[1]
+    late = centred(data.time - front / SPEED)
+    slope = jnp.stack([jnp.sum(weight * a * late, -1) for a in by], -1)
+    return Arrival(at, 0.5 * jnp.sum(weight * late**2, -1), slope, curvature)
 
 
 class Model(NamedTuple):
-    """What a primary predicts, shape (unit, event) each, and its slopes.
+    """What a primary predicts, of electrons and muons, each of shape (event, unit).
 
     Args:
-        logs: of the mean counts of electrons and muons.
-        pulls: (T - t - offset) / s.
-        logs_by: of both, the derivatives by the five parameters.
-        pulls_by: the derivatives by nx and ny; there are no others.
+        logs: of the mean counts.
+        logs_by: their derivatives by the five parameters.
     """
 
     logs: tuple[Array, Array]
-    pulls: Array
     logs_by: tuple[list[Array], list[Array]]
-    pulls_by: list[Array]
 
 
-def model(
-    design: Layout, data: Measured, p: Float[Array, "event 5"], gamma: Array
-) -> Model:
+def model(design: Layout, p: Float[Array, "event 5"], gamma: Array) -> Model:
     """Of primaries p = (x, y in km, ln(E / PeV), nx, ny); `gamma` is 1 or 0 for each."""
-    x, y, _, nx, ny = p.T
-    ux, uy = (v[:, None] for v in design.positions)
-    profile, push = jax.linearize(
-        lambda energy, x, y: _profile(energy, x, y, gamma), p[:, 2], nx, ny
-    )
-    basis = jnp.eye(3)[:, :, None] + jnp.zeros_like(nx)
-    by = jax.vmap(push)(*basis)  # by ln E, nx, ny
+    logs, logs_by = [], []
+    for one in _densities(design, p, gamma, *_distance(design, p)[:2]):
+        logs.append(jnp.log(design.area * (one.density + one.background)))
+        own = one.density / (one.density + one.background)
+        logs_by.append([own * v for v in one.by()])
+    return Model((logs[0], logs[1]), (logs_by[0], logs_by[1]))
+
+
+class _Density(NamedTuple):
+    """exp(top - fall) and a background; ln(fall) = steep + power ln R."""
+
+    background: float
+    density: Array
+    fall: Array
+    power: Array
+    power_by: list[Any]  # by the five parameters, as those below
+    top_by: list[Any]
+    fall_by: list[Array]  # of ln(fall)
+
+    def by(self) -> list[Array]:
+        """Slopes of the logarithm of the density alone."""
+        return [a - self.fall * b for a, b in zip(self.top_by, self.fall_by)]
+
+
+def _densities(
+    design: Layout, p: Array, gamma: Array, log: Array, log_by: list[Any]
+) -> list[_Density]:
+    """Of electrons and of muons, (event, unit), where ln R and its slopes are these."""
+    profile, push = jax.linearize(lambda v: _profile(v, gamma), p[:, 2:].T)
+    by = jax.vmap(push)(jnp.eye(3)[:, :, None] + jnp.zeros_like(p[:, 0]))
+    profile, by = jax.tree.map(lambda v: v[..., None], (profile, by))
+    found = []
+    for i, background in enumerate((ELECTRON_BACKGROUND, MUON_BACKGROUND)):
+        top, steep, power = profile[i]
+        top_by, steep_by, power_by = ([0.0, 0.0, *v] for v in by[i])
+        fall = jnp.exp(steep + power * log)
+        slopes = zip(steep_by, power_by, log_by, strict=True)
+        fall_by = [a + b * log + power * c for a, b, c in slopes]
+        density = jnp.exp(top - fall)
+        found.append(
+            _Density(background, density, fall, power, power_by, top_by, fall_by)
+        )
+    return found
+
+
+def _distance(
+    design: Layout, p: Array
+) -> tuple[Array, list[Any], dict[tuple[int, int], Array]]:
+    """ln R of each unit from the axis, its slopes, and second derivatives but for zeros."""
+    ux, uy = design.positions
+    x, y, _, nx, ny = p.T[..., None]
     dx, dy = ux - km * x, uy - km * y
     along = nx * dx + ny * dy
     square = dx**2 + dy**2 - along**2
     far = square > air_showers.NEAREST**2
     square = jnp.where(far, square, air_showers.NEAREST**2)
-    log, per = 0.5 * jnp.log(square), jnp.where(far, 1 / square, 0.0)
-    nearer = {
-        0: km * per * (along * nx - dx),
-        1: km * per * (along * ny - dy),
-        3: -per * along * dx,
-        4: -per * along * dy,
+    per = jnp.where(far, 1 / square, 0.0)
+    by = [
+        km * per * (along * nx - dx),
+        km * per * (along * ny - dy),
+        0.0,  # the energy
+        -per * along * dx,
+        -per * along * dy,
+    ]
+    half = {  # of the second derivatives of the square
+        (0, 0): km**2 * (1 - nx**2),
+        (0, 1): -(km**2) * nx * ny,
+        (1, 1): km**2 * (1 - ny**2),
+        (0, 3): km * (dx * nx + along),
+        (0, 4): km * dy * nx,
+        (1, 3): km * dx * ny,
+        (1, 4): km * (dy * ny + along),
+        (3, 3): -(dx**2),
+        (3, 4): -dx * dy,
+        (4, 4): -(dy**2),
     }
-    logs, logs_by = [], []
-    for i, background in enumerate((ELECTRON_BACKGROUND, MUON_BACKGROUND)):
-        top, steep, power = profile[i]
-        fall = jnp.exp(steep + power * log)
-        density = jnp.exp(top - fall)
-        logs.append(jnp.log(design.area * (density + background)))
-        own, fast = density / (density + background), power * fall
-        slopes = []
-        for j in range(5):
-            slope = -fast * nearer[j] if j in nearer else 0.0
-            if j >= 2:
-                a, b, c = (v[j - 2] for v in by[i])
-                slope = slope + a - fall * (b + c * log)
-            slopes.append(own * slope)
-        logs_by.append(slopes)
-    norm = jnp.sum(data.clock, 0) + 1e-3
-
-    def centred(v: Array) -> Array:
-        return v - jnp.sum(data.clock * v, 0) / norm
-
-    late = centred(data.time - (nx * ux + ny * uy) / SPEED) / TIME
-    turned = [centred(-v / SPEED) / TIME for v in (ux, uy)]
-    return Model((logs[0], logs[1]), late, (logs_by[0], logs_by[1]), turned)
+    twice = {(a, b): per * v - 2 * by[a] * by[b] for (a, b), v in half.items()}
+    return 0.5 * jnp.log(square), by, twice
 
 
-def _profile(energy: Array, nx: Array, ny: Array, gamma: Array) -> tuple:
+def _profile(v: Float[Array, "3 event"], gamma: Array) -> tuple:
     """Of electrons and muons: ln of the density at the axis, of the slope, the power."""
+    energy, nx, ny = v
     sine = jnp.sqrt(nx**2 + ny**2 + 1e-8)
     theta = jnp.arcsin(jnp.minimum(sine, 0.99))
     found = air_showers.mixed(gamma, jnp.exp(energy) * PeV, theta)
@@ -144,45 +218,53 @@ def _profile(energy: Array, nx: Array, ny: Array, gamma: Array) -> tuple:
 
 
 def nll(
-    design: Layout, data: Measured, p: Array, gamma: Array
+    design: Layout, data: Measured, times: Arrival, p: Array, gamma: Array
 ) -> Float[Array, " event"]:
     """-ln L of each event, and half of the square of the prior's pulls."""
-    return _nll(data, p, model(design, data, p, gamma))
+    return _nll(data, model(design, p, gamma)) + _outside(times, p)[0]
 
 
-def _nll(data: Measured, p: Array, found: Model) -> Array:
-    own = 0.5 * jnp.sum(data.clock * found.pulls**2, 0)
-    for i in range(2):
-        log, n = found.logs[i], data.counts[i]
+def _nll(data: Measured, found: Model) -> Array:
+    """Of the counts."""
+    own = 0.0
+    for log, n, q in zip(found.logs, data.counts, data.quality, strict=True):
         # Less what does not depend on p, so that single precision suffices.
         off = jnp.exp(log) - n * log - (n - n * jnp.log(jnp.maximum(n, 1e-3)))
-        own = own + jnp.sum(data.quality[i] * off, 0)
-    return own + 0.5 * jnp.sum(((p - PRIOR[0]) / PRIOR[1]) ** 2, -1)
+        own = own + jnp.sum(q * off, -1)
+    return jnp.asarray(own)
+
+
+def _outside(times: Arrival, p: Array) -> tuple[Array, Array, Array]:
+    """What is no count: times and prior; value, gradient and second derivatives."""
+    pull = (p - PRIOR[0]) / PRIOR[1]
+    value, slope = times(p[:, 3:])
+    none = ((0, 0), (3, 0))
+    return (
+        value + 0.5 * jnp.sum(pull**2, -1),
+        pull / PRIOR[1] + jnp.pad(slope, none),
+        jnp.diag(1 / PRIOR[1] ** 2) + jnp.pad(times.curvature, (*none, (3, 0))),
+    )
 
 
 def slopes(
-    design: Layout, data: Measured, p: Array, gamma: Array
+    design: Layout, data: Measured, times: Arrival, p: Array, gamma: Array
 ) -> tuple[Array, Array, Array]:
     """-ln L, its gradient (event, 5), and the Fisher matrix with the prior (event, 5, 5)."""
-    found = model(design, data, p, gamma)
-    late = data.clock * found.pulls
-    gradient = [0.0] * 3 + [jnp.sum(by * late, 0) for by in found.pulls_by]
-    fisher: dict[tuple[int, int], Any] = {}
-    for a, b in _PAIRS:
-        if a >= 3:
-            both = found.pulls_by[a - 3] * found.pulls_by[b - 3]
-            fisher[a, b] = jnp.sum(data.clock * both, 0)
-    for i in range(2):
-        mean, q, by = jnp.exp(found.logs[i]), data.quality[i], found.logs_by[i]
-        excess, weight = q * (mean - data.counts[i]), q * mean
-        gradient = [g + jnp.sum(d * excess, 0) for g, d in zip(gradient, by)]
+    found = model(design, p, gamma)
+    sums: dict[tuple[int, int], Any] = {}
+    for log, by, n, q in zip(*found, data.counts, data.quality, strict=True):
+        mean = jnp.exp(log)
+        root = jnp.sqrt(q * mean)
+        # Their products are the terms of the Fisher matrix, with the last of the gradient.
+        rows = [*(root * v for v in by), root * (1 - n / mean)]
         for a, b in _PAIRS:
-            more = jnp.sum(weight * by[a] * by[b], 0)
-            fisher[a, b] = fisher.get((a, b), 0.0) + more
-    slope = jnp.stack(gradient, -1) + (p - PRIOR[0]) / PRIOR[1] ** 2
-    rows = [[fisher[min(a, b), max(a, b)] for b in range(5)] for a in range(5)]
-    matrix = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
-    return _nll(data, p, found), slope, matrix + jnp.diag(1 / PRIOR[1] ** 2)
+            sums[a, b] = sums.get((a, b), 0.0) + jnp.sum(rows[a] * rows[b], -1)
+    value, slope, second = _outside(times, p)
+    return (
+        _nll(data, found) + value,
+        slope + jnp.stack([sums[a, 5] for a in range(5)], -1),
+        second + _symmetric(sums),
+    )
 
 
 class Fitted(NamedTuple):
@@ -221,7 +303,7 @@ def fit(
     still = jax.lax.stop_gradient((design, data))
     p, fisher, size = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
     p = _implicit(design, data, p, gamma, fisher)
-    value, _, fisher = slopes(design, data, p, gamma)
+    value, _, fisher = slopes(design, data, arrival(design, data), p, gamma)
     return Fitted(p, _inverse(fisher), value, size)
 
 
@@ -242,7 +324,7 @@ def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     curvature = jnp.where(good[:, None, None], hessian, fisher)
 
     def slope(design: Layout, data: Measured) -> Array:
-        return slopes(design, data, p, gamma)[1]
+        return slopes(design, data, arrival(design, data), p, gamma)[1]
 
     _, moved = jax.jvp(slope, (design, data), tangents[:2])
     return p, -_solve(curvature, moved)
@@ -253,21 +335,40 @@ def _bent(
 ) -> Float[Array, "event 5 5"]:
     """What bends in the logarithms: with the Fisher matrix the exact second derivatives.
 
-    sum q (l - N) d2 ln l; times are linear in the cosines, and add nothing.
+    sum q (l - N) d2 ln l; what the times add is in the Fisher matrix.
     """
 
-    def slope(q: Array) -> Array:
-        found = model(design, data, q, gamma)
-        logs = jax.lax.stop_gradient(jnp.stack(found.logs))
-        excess = data.quality * (jnp.exp(logs) - data.counts)
-        parts = zip(found.logs_by, excess, strict=True)
-        sums = [[jnp.sum(d * e, 0) for d in own] for own, e in parts]
-        return jnp.stack([a + b for a, b in zip(*sums, strict=True)], -1)
+    def profile(v: Float[Array, "3"], kind: Array) -> tuple:
+        return jax.tree.map(lambda v: v[0], _profile(v[:, None], kind[None]))
 
-    def along(v: Array) -> Array:
-        return jax.jvp(slope, (p,), (jnp.broadcast_to(v, p.shape),))[1]
+    second = jax.vmap(jax.jacfwd(jax.jacfwd(profile)))(p[:, 2:], gamma)
+    log, log_by, log_twice = _distance(design, p)
+    densities = _densities(design, p, gamma, log, log_by)
+    sums: dict[tuple[int, int], Any] = {}
+    for i, one in enumerate(densities):
+        whole, by = one.density + one.background, one.by()
+        own = one.density / whole
+        excess = own * data.quality[i] * (design.area * whole - data.counts[i])
+        bends = [jnp.moveaxis(v, 0, -1)[..., None] for v in second[i]]
+        for a in range(5):
+            for b in range(a, 5):
+                bent = one.power_by[a] * log_by[b] + one.power_by[b] * log_by[a]
+                bent = bent + one.fall_by[a] * one.fall_by[b]
+                if (a, b) in log_twice:
+                    bent = bent + one.power * log_twice[a, b]
+                top = 0.0
+                if a >= 2:
+                    top, steep, power = (v[a - 2, b - 2] for v in bends)
+                    bent = bent + steep + power * log
+                term = top - one.fall * bent + (1 - own) * by[a] * by[b]
+                sums[a, b] = sums.get((a, b), 0.0) + jnp.sum(excess * term, -1)
+    return _symmetric(sums)
 
-    return jnp.moveaxis(jax.lax.map(along, jnp.eye(5, dtype=p.dtype)), 0, 1)
+
+def _symmetric(sums: dict[tuple[int, int], Array]) -> Float[Array, "event 5 5"]:
+    """From entries (a, b) with a <= b."""
+    rows = [[sums[min(a, b), max(a, b)] for b in range(5)] for a in range(5)]
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
 def _solve(matrix: Array, vector: Array) -> Array:
@@ -292,10 +393,11 @@ def _search(
     design: Layout, data: Measured, start: Array, gamma: Array, rounds: int
 ) -> tuple[Array, Array, Array]:
     """Parameters at the least -ln L, Fisher matrix, what is left of the gradient."""
+    times = arrival(design, data)
 
     def step(state: tuple, _: None) -> tuple[tuple, None]:
         p, value, gradient, fisher, damping, trial = state
-        new = slopes(design, data, trial, gamma)
+        new = slopes(design, data, times, trial, gamma)
         better = new[0] < value
         keep = better[:, None]
         p = jnp.where(keep, trial, p)

@@ -12,6 +12,7 @@ from kythera.core.types import Array, Float, Key
 from kythera.instruments.air_shower_array.design import Layout
 from kythera.instruments.air_shower_array.fit import (
     Measured,
+    arrival,
     fit,
     measured,
     model,
@@ -95,6 +96,7 @@ def first_guess(
     """
     design, hits = merged(*jax.lax.stop_gradient((design, hits)))
     data = measured(hits)
+    times = arrival(design, data)
     core, cosines, middle = summary(design, total(hits), hits.time)[:3]
     away = core - middle
     line = away / (1.0 + safe_sqrt(jnp.sum(away**2, 0)))
@@ -105,7 +107,7 @@ def first_guess(
     def fitted(core: Array) -> tuple[Array, Array]:
         levels = [jnp.stack([*core, at * one, *cosines], -1) for at in ENERGIES]
         guesses = jnp.stack(levels)
-        values = jax.lax.map(lambda p: nll(design, data, p, gamma), guesses)
+        values = jax.lax.map(lambda p: nll(design, data, times, p, gamma), guesses)
         found = fit(design, data, _least(guesses, values), gamma, rounds)
         return found.p, found.nll
 
@@ -158,9 +160,9 @@ def _spread(
 ) -> Float[Array, " event"]:
     """From var N = (ln l_g - ln l_p)^2 q N, and 1 for what is not modelled."""
     count = p.shape[0] // 2
-    logs = model(design, data, p, gamma).logs
+    logs = model(design, p, gamma).logs
     square = 1.0
     for log, q, n in zip(logs, data.quality, data.counts, strict=True):
-        ratio = log[:, :count] - log[:, count:]
-        square = square + jnp.sum(q[:, :count] * n[:, :count] * ratio**2, 0)
+        ratio = log[:count] - log[count:]
+        square = square + jnp.sum(q[:count] * n[:count] * ratio**2, -1)
     return jnp.sqrt(square)
