@@ -24,6 +24,17 @@ def test_it_is_lapacks_answer(n, x64):
     np.testing.assert_allclose(found, np.linalg.inv(matrices), rtol=1e-7, atol=1e-9)
 
 
+def test_definite_ones_need_no_exchanges(x64):
+    half = (
+        np.random.default_rng(5).normal(size=(50, 5, 7))
+        * np.logspace(-3, 3, 5)[:, None]
+    )
+    matrices, right = half @ np.swapaxes(half, 1, 2), half[:, :, 0]
+    found = jax.jit(jax.vmap(small_matrices.solve_definite))(matrices, right)
+    exact = np.linalg.solve(matrices, right[..., None])[..., 0]
+    np.testing.assert_allclose(found, exact, rtol=1e-9)
+
+
 def test_derivatives_are_those_of_the_solution(x64):
     rng = np.random.default_rng(1)
     matrix, right = rng.normal(size=(4, 4)), rng.normal(size=4)

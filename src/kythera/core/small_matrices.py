@@ -52,6 +52,23 @@ def pivots(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
     return jnp.diagonal(jax.lax.fori_loop(0, len(matrix), step, matrix))
 
 
+def solve_definite(matrix: Float[Array, "n n"], right: Array) -> Array:
+    """x of matrix x = right, by elimination without exchanges, several times as fast.
+
+    Args:
+        matrix: a positive definite one, symmetric.
+        right: shape (n,).
+    """
+    n = len(matrix)
+
+    def step(k: Array, a: Array) -> Array:
+        top = a[k] / a[k, k]
+        return jnp.where((jnp.arange(n) == k)[:, None], top, a - a[:, k, None] * top)
+
+    both = jnp.concatenate([matrix, right[:, None]], 1)
+    return jax.lax.fori_loop(0, n, step, both)[:, n]
+
+
 def _eliminated(matrix: Array, right: Array) -> Array:
     """Gauss and Jordan's way, each pivot the largest entry left in its column."""
     n = len(matrix)

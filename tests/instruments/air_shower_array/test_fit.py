@@ -155,7 +155,7 @@ def test_merged_units_are_neighbours_and_see_the_same():
     case = air_shower_array.problem(units=1000, tanks=1)
     design = case.space.template
     _, hits = case.pipeline.simulate(design, 5, key=jax.random.key(1))
-    coarse, seen = merged(design, hits)
+    coarse, seen = merged(design, hits, 90)
     assert coarse.x.shape == (90,)
     assert coarse.tanks == 11
     x, y = (np.asarray(v) for v in design.positions)

@@ -11,11 +11,13 @@ count weigh as the resolution of the tanks allows, w = N / (1 + N) lets a unit t
 nothing tell no time, and the offset <...>, the mean weighted with w, is fitted.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from kythera.core import small_matrices
 from kythera.core.safe import safe_sqrt
@@ -37,6 +39,7 @@ from kythera.units import km
 # every fit finite, where no unit has seen anything, too.
 PRIOR = jnp.array([[0.0, 0.0, -1.5, 0.0, 0.0], [3.0, 3.0, 2.0, 0.6, 0.6]])
 _PAIRS = [(a, b) for a in range(5) for b in range(a, 6)]
+FOUND = "maxima of likelihoods"  # what `jax.checkpoint` keeps, instead of a new search
 STEEPEST = 0.95  # sine of a zenith angle, beyond which no fit goes
 ENERGIES = (-3.5, 3.5)  # ln(E / PeV), likewise
 
@@ -301,7 +304,8 @@ def fit(
         rounds: of the search.
     """
     still = jax.lax.stop_gradient((design, data))
-    p, fisher, size = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
+    found = _search(*still, jax.lax.stop_gradient(start), gamma, rounds)
+    p, fisher, size = (checkpoint_name(v, FOUND) for v in found)
     p = _implicit(design, data, p, gamma, fisher)
     value, _, fisher = slopes(design, data, arrival(design, data), p, gamma)
     return Fitted(p, _inverse(fisher), value, size)
@@ -371,10 +375,12 @@ def _symmetric(sums: dict[tuple[int, int], Array]) -> Float[Array, "event 5 5"]:
     return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
-def _solve(matrix: Array, vector: Array) -> Array:
+def _solve(
+    matrix: Array, vector: Array, solver: Callable = small_matrices.solve
+) -> Array:
     """Of each event."""
     unit, scale = _scaled(matrix)
-    return scale * jax.vmap(small_matrices.solve)(unit, scale * vector)
+    return scale * jax.vmap(solver)(unit, scale * vector)
 
 
 def _inverse(matrix: Array) -> Array:
@@ -393,7 +399,7 @@ def _search(
     design: Layout, data: Measured, start: Array, gamma: Array, rounds: int
 ) -> tuple[Array, Array, Array]:
     """Parameters at the least -ln L, Fisher matrix, what is left of the gradient."""
-    times = arrival(design, data)
+    times, definite = arrival(design, data), small_matrices.solve_definite
 
     def step(state: tuple, _: None) -> tuple[tuple, None]:
         p, value, gradient, fisher, damping, trial = state
@@ -407,7 +413,7 @@ def _search(
         damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-4, 1e4)
         scale = jnp.diagonal(fisher, axis1=-2, axis2=-1)
         damped = fisher + (damping[:, None] * scale)[..., None] * jnp.eye(5)
-        trial = _bounded(p - _solve(damped, gradient))
+        trial = _bounded(p - _solve(damped, gradient, definite))
         return (p, value, gradient, fisher, damping, trial), None
 
     start = _bounded(start)
@@ -416,7 +422,7 @@ def _search(
     unknown = jnp.full(events, jnp.inf), jnp.zeros_like(start), fisher
     state = (start, *unknown, jnp.full(events, 0.5), start)
     (p, _, gradient, fisher, *_), _ = jax.lax.scan(step, state, None, length=rounds)
-    size = safe_sqrt(jnp.sum(gradient * _solve(fisher, gradient), -1))
+    size = safe_sqrt(jnp.sum(gradient * _solve(fisher, gradient, definite), -1))
     return p, fisher, size
 
 

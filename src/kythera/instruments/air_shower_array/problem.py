@@ -110,7 +110,7 @@ def problem(
         Pipeline(sky, SmoothArray(), inference=stage),
         objective,
         hard_pipeline=Pipeline(sky, CountingArray(), inference=stage),
-        chunk=max(1, min(events, 100_000 // many)),
+        chunk=max(1, min(events, 3_000_000 // many)),
         name="air_shower_array",
         **common,
     )

@@ -1,16 +1,19 @@
 """Showers reconstructed by likelihood under both hypotheses, and their test statistic."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from kythera import errors
 from kythera.core.safe import safe_sqrt
 from kythera.core.stage import AbstractStage
 from kythera.core.types import Array, Float, Key
 from kythera.instruments.air_shower_array.design import Layout
 from kythera.instruments.air_shower_array.fit import (
+    FOUND,
     Measured,
     arrival,
     fit,
@@ -29,7 +32,9 @@ SHIFTS = (
     0.7,
 )  # of the core away from the units' middle, in its distance from there
 DISTANCES = (0.8, 1.4, 2.0, 3.0)  # of further cores on that line from the middle, km
+PAIRS = 50_000  # of showers and units that are fitted at once, so that caches hold them
 GROUPS = 90  # units, at least, into which more units are merged for the first fits
+FINER = 4  # times as many, at each step from there to all units
 
 
 class Reconstructed(NamedTuple):
@@ -56,24 +61,56 @@ class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
     Each unit keeps a core from passing, so that a fit which starts elsewhere stays there.
     Hence fits start from several cores on the line from the array's middle through that of
     the particles, each with the best of some energies and the plane through the times; they
-    see many units merged with their neighbours. After half of the rounds the best goes on
-    with the units as they are. Derivatives are implicit (see `fit`).
+    see many units merged with their neighbours. After half of the rounds the best goes on,
+    with four times as many groups at a time, to the units as they are. Derivatives are
+    implicit (see `fit`).
 
     Args:
-        rounds: of Levenberg-Marquardt.
+        rounds: of Levenberg-Marquardt, two thirds of them at each step where units were
+            merged; > 0.
+
+    Raises:
+        InputError: no rounds.
     """
 
     references = (REFERENCE,)
     rounds: int = eqx.field(static=True, default=12)
 
+    def __check_init__(self):
+        """Refuse fits that do not move."""
+        if not self.rounds > 0:
+            raise errors.InputError(
+                f"A fit needs `rounds` > 0, but got {self.rounds}. Give some, as 12."
+            )
+
     def __call__(self, design: Layout, x: Hits, *, key: Key) -> Reconstructed:
-        """All showers as gamma rays, and once more as protons, in one batch."""
-        count = x.time.shape[0]
-        twice = jax.tree.map(lambda v: jnp.concatenate([v, v]), x)
+        """All showers as gamma rays, and once more as protons."""
+        count, units = x.time.shape
         gamma = jnp.concatenate([jnp.ones(count), jnp.zeros(count)])
-        data = measured(twice)
-        start = first_guess(design, twice, gamma, self.rounds // 2)
-        found = fit(design, data, start, gamma, self.rounds)
+        start = first_guess(design, _twice(x), gamma, self.rounds // 2)
+        start = jnp.swapaxes(start.reshape(2, count, -1), 0, 1)
+        at_once = max(1, PAIRS // units)
+        if count <= at_once:
+            return self._fitted(design, x, start)
+        fitted = jax.checkpoint(
+            lambda block: self._fitted(design, *block),
+            policy=jax.checkpoint_policies.save_only_these_names(FOUND),
+        )
+        return _in_blocks(fitted, (x, start), count, at_once)
+
+    def _fitted(self, design: Layout, x: Hits, start: Array) -> Reconstructed:
+        """From guesses of both kinds, (event, 2, 5)."""
+        count, units = x.time.shape
+        gamma = jnp.concatenate([jnp.ones(count), jnp.zeros(count)])
+        start = jnp.swapaxes(start, 0, 1).reshape(2 * count, -1)
+        groups, rounds = FINER * GROUPS, self.rounds
+        while 2 * groups <= units:
+            coarse, sums = merged(*jax.lax.stop_gradient((design, x)), groups)
+            rounds = -(-2 * self.rounds // 3)
+            start = fit(coarse, measured(_twice(sums)), start, gamma, rounds).p
+            groups *= FINER
+        data = measured(_twice(x))
+        found = fit(design, data, start, gamma, rounds)
         return Reconstructed(
             _estimate(found.p[:count]),
             found.covariance[:count],
@@ -81,6 +118,18 @@ class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
             _spread(design, data, found.p, gamma),
             jnp.maximum(found.size[count:], found.size[:count]),
         )
+
+
+def _twice(x: Hits) -> Hits:
+    return jax.tree.map(lambda v: jnp.concatenate([v, v]), x)
+
+
+def _in_blocks(call: Callable[[Any], Any], x: Any, count: int, size: int) -> Any:
+    """Of `size` events, one block after the other; some come twice, to fill the last."""
+    blocks = -(-count // size)
+    order = (jnp.arange(blocks * size) % count).reshape(blocks, size)
+    found = jax.lax.map(call, jax.tree.map(lambda v: v[order], x))
+    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], found)
 
 
 def first_guess(
@@ -94,7 +143,7 @@ def first_guess(
         gamma: 1 for gamma rays, 0 for protons, (event,).
         rounds: of each fit.
     """
-    design, hits = merged(*jax.lax.stop_gradient((design, hits)))
+    design, hits = merged(*jax.lax.stop_gradient((design, hits)), GROUPS)
     data = measured(hits)
     times = arrival(design, data)
     core, cosines, middle = summary(design, total(hits), hits.time)[:3]
@@ -114,13 +163,13 @@ def first_guess(
     return _least(*jax.lax.map(fitted, jnp.stack(cores)))
 
 
-def merged(design: Layout, hits: Hits) -> tuple[Layout, Hits]:
-    """At least `GROUPS` units, each of as many neighbours: by strips in x, then by y.
+def merged(design: Layout, hits: Hits, least: int) -> tuple[Layout, Hits]:
+    """At least so many groups, each of as many neighbours: by strips in x, then by y.
 
     What does not fill a last group is left out.
     """
     x, y = design.positions
-    each = x.size // GROUPS
+    each = x.size // least
     if each < 2:
         return design, hits
     groups = x.size // each
