@@ -60,6 +60,121 @@ def test_copies_are_turned_and_stay_apart():
     assert closest(Site()(layout)) > 2 * layout.radius - 0.01
 
 
+# It turns to the left at each corner, twice around.
+STAR = ((3.0, 0.0), (-2.4, 1.8), (0.9, -2.9), (0.9, 2.9), (-2.4, -1.8))
+# With three copies only a hexagon about the origin is left of it.
+ASIDE = ((-60.0, -60.0), (300.0, -60.0), (300.0, 300.0), (-60.0, 300.0))
+
+
+def outside(corners, layout):
+    """How far the farthest unit, copies included, is outside of a polygon, m."""
+    begin = np.array(corners)
+    edge = np.roll(begin, -1, 0) - begin
+    x, y = (
+        np.asarray(v, float)[:, None] - b for v, b in zip(layout.positions, begin.T)
+    )
+    left = edge[:, 0] * y - edge[:, 1] * x
+    return -np.min(left / np.hypot(*edge.T))
+
+
+@pytest.mark.parametrize("symmetry", [2, 3, 4])
+def test_copies_stay_in_the_site(symmetry):
+    x, y = jnp.asarray(np.random.default_rng(1).normal(0, 60, (2, 5)), float)
+    layout, site = Layout(x, y, symmetry=symmetry), Site(ASIDE)
+    assert outside(ASIDE, layout) > 10
+    done = jax.jit(site)(layout)
+    assert outside(ASIDE, done) < 1e-3
+    assert closest(done) > 2 * layout.radius - 0.01
+    design.check_layout(done, site)
+    # A point of the site that is at its border only for a copy is the nearest one.
+    one = Layout(jnp.array([100.0]), jnp.array([0.0]), symmetry=2)
+    np.testing.assert_allclose([site(one).x[0], site(one).y[0]], [60, 0], atol=1e-3)
+
+
+def test_copies_outside_of_the_site_are_refused():
+    corners = "-20 -20, 200 -20, 200 200, -20 200"
+    with pytest.raises(
+        errors.InputError, match="a copy of unit .* outside of the site"
+    ):
+        air_shower_array.problem(units=3, symmetry=3, radius=100, corners=corners)
+    corners = "20 20, 200 20, 200 200, 20 200"
+    with pytest.raises(errors.InputError, match="symmetry of 3 .* the origin inside"):
+        air_shower_array.problem(units=6, symmetry=3, radius=100, corners=corners)
+    with pytest.raises(errors.InputError, match="the origin inside"):
+        Site(((20.0, 20.0), (90.0, 20.0), (90.0, 90.0)))(
+            Layout(*jnp.ones((2, 1)), 19, 2)
+        )
+
+
+def test_sites_without_room_are_refused_and_give_no_number(tmp_path):
+    corners = ((-10.0, -5.0), (10.0, -5.0), (0.0, 12.0))
+    x = jnp.array([0.0, 3.0, -3.0, 1.0, 2.0])
+    crowd, site = Layout(x, x[::-1]), Site(corners)
+    for project in (site, jax.jit(site)):
+        done = project(crowd)
+        assert np.all(np.isnan(done.x))
+        assert np.all(np.isnan(done.y))
+    with pytest.raises(errors.InputError, match="no more than 3 fit .* there are 5"):
+        design.check_layout(crowd, site)
+    with pytest.raises(errors.InputError, match="unit 0 is at .nan, nan. m"):
+        design.check_layout(done, site)
+    with pytest.raises(errors.InputError, match="no more than 3 fit .* there are 5"):
+        air_shower_array.problem(units=5, radius=5, corners="-10 -5, 10 -5, 0 12")
+    # What fits is placed: three in the corners of a triangle of 20 m.
+    three = Layout(jnp.array([-9.0, 9.0, 0.0]), jnp.array([-4.0, -4.0, 1.0]))
+    design.check_layout(site(three), site)
+
+
+def test_oler_allows_what_can_be_built():
+    # 6 x 6 units on a grid just as wide as they need, and as many as fit in a hexagon.
+    step = 2 * Layout(jnp.zeros(1), jnp.zeros(1)).radius
+    at = step * (np.arange(6) - 2.5)
+    x, y = (jnp.asarray(v.ravel(), float) for v in np.meshgrid(at, at))
+    end = 2.5 * step
+    square = ((-end, -end), (end, -end), (end, end), (-end, end))
+    design.check_layout(Layout(x, y), Site(square))
+    turn = 2 * np.pi * np.arange(6) / 6
+    ring = np.append(step * np.cos(turn), 0.0), np.append(step * np.sin(turn), 0.0)
+    hexagon = tuple((float(a), float(b)) for a, b in zip(*ring))[:6]
+    full = Layout(*(jnp.asarray(v, float) for v in ring))
+    design.check_layout(full, Site(hexagon))  # 7, and no more than 7
+    with pytest.raises(errors.InputError, match="no more than 7 fit"):
+        design.check_layout(Layout(*jnp.zeros((2, 8))), Site(hexagon))
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: design.rings(0), "`tanks` must be a whole number >= 1, but is 0"),
+        (lambda: design.spiral(9, 100.0, -3), "`tanks` .* but is -3"),
+        (lambda: design.spiral("5", 100.0), "`units` .* but is '5'"),
+        (lambda: design.spiral(9, -100.0), "`radius` .* > 0 m .* but is -100"),
+        (lambda: design.spiral(9, float("nan")), "`radius` .* but is nan"),
+        (lambda: design.spiral(9, "100"), "`radius` .* but is '100'"),
+        (lambda: design.spiral(9, 100.0, symmetry=0), "`symmetry` .* but is 0"),
+        (lambda: Layout(jnp.zeros(1), jnp.zeros(1), 2.5), "`tanks` .* but is 2.5"),
+        (lambda: air_shower_array.problem(symmetry=0), "`symmetry` .* but is 0"),
+        (lambda: Site(SQUARE[::-1]), "counter-clockwise, but are"),
+        (lambda: Site(SQUARE[:2]), "convex polygon"),
+        (lambda: Site("abc"), "convex polygon"),
+        (lambda: Site(STAR), "convex polygon"),
+        (
+            lambda: design.check_layout(Layout(jnp.zeros(2), jnp.zeros(3)), Site()),
+            r"shapes are \(2,\) and \(3,\)",
+        ),
+        (
+            lambda: design.check_layout(
+                Layout(jnp.array([0.0, jnp.nan]), jnp.array([5.0, 7.0])), Site()
+            ),
+            "unit 1 is at .nan, 7. m",
+        ),
+    ],
+)
+def test_numbers_that_make_no_layout_are_refused(call, match):
+    with pytest.raises(errors.InputError, match=match):
+        call()
+
+
 def test_land_and_cable_of_a_square():
     x, y = (
         jnp.array([0.0, 30.0, 30.0, 0.0, 12.0]),

@@ -1,6 +1,8 @@
 """Where the units of an air-shower array stand on the ground, and what they cost."""
 
+import functools
 import math
+import numbers
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera import errors
+from kythera.core.checks import check_count
 from kythera.core.objective import AbstractObjective, Score
 from kythera.core.safe import safe_sqrt
 from kythera.core.types import Array, Float, Scalar
@@ -29,12 +32,20 @@ class Layout(eqx.Module):
         tanks: in each unit.
         symmetry: how many copies of each free unit there are, turned about the origin by
             equal angles; 1 for none but itself.
+
+    Raises:
+        InputError: tanks or symmetry that are no whole number above 0.
     """
 
     x: Float[Array, " unit"]
     y: Float[Array, " unit"]
     tanks: int = eqx.field(static=True, default=19)
     symmetry: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        """Refuse units without tanks, and copies that cannot be counted."""
+        check_count("tanks", self.tanks, "Give 19, as SWGOLO has")
+        check_count("symmetry", self.symmetry, "Give 1 for no copies")
 
     @property
     def area(self) -> float:
@@ -58,7 +69,14 @@ class Layout(eqx.Module):
 
 
 def rings(tanks: int = 19) -> Layout:
-    """The initial layout of SWGOLO's PyTorch code: 90 units on six rings, 50 to 1000 m."""
+    """The initial layout of SWGOLO's PyTorch code: 90 units on six rings, 50 to 1000 m.
+
+    Args:
+        tanks: in each unit.
+
+    Raises:
+        InputError: tanks that are no whole number above 0.
+    """
     turns = [(r, 2 * np.pi * np.arange(count) / count) for r, count in RINGS]
     x = np.concatenate([r * np.cos(turn) for r, turn in turns])
     y = np.concatenate([r * np.sin(turn) for r, turn in turns])
@@ -75,9 +93,17 @@ def spiral(units: int, radius: float, tanks: int = 19, symmetry: int = 1) -> Lay
         symmetry: as of `Layout`.
 
     Raises:
-        InputError: a number of units that the symmetry does not divide.
+        InputError: a number of units that the symmetry does not divide, numbers that are
+            not whole, or a radius that is not above 0.
     """
-    if units < 1 or units % symmetry:
+    check_count("symmetry", symmetry, "Give 1 for no copies")
+    check_count("units", units, "Give 90, as SWGOLO has")
+    if not (isinstance(radius, numbers.Real) and 0 < radius < math.inf):
+        raise errors.InputError(
+            f"`radius` of the layout must be > 0 m and finite, but is {radius!r}. Give the "
+            "distance of the outermost units, such as 1000.0."
+        )
+    if units % symmetry:
         raise errors.InputError(
             f"`units` must be a multiple of the symmetry, {symmetry}, but is {units}. "
             f"Try {max(1, units // symmetry) * symmetry}."
@@ -99,63 +125,157 @@ class Site(eqx.Module):
     by blowing the layout up as a whole, where there is no border. A layout that obeys is
     left as it is. The derivative is that of a layout that obeys, the identity.
 
+    Copies obey as well: free units stay where all of their turned copies are in the site.
+
+    In a site that is nearly full the rounds may end with units that overlap by more than
+    1 cm. Then all positions are NaN, so that the trial fails and no such layout is taken for
+    one that can be built. Sites that cannot hold their units are refused by `check_layout`.
+
     Args:
         corners: of a convex polygon, m, counter-clockwise, for the middles of the units;
             None for no border.
+
+    Raises:
+        InputError: corners of no convex polygon, or clockwise ones; at the call, a site in
+            which no unit has room for its copies.
     """
 
     corners: tuple[tuple[float, float], ...] | None = eqx.field(
         static=True, default=None
     )
 
+    def __check_init__(self):
+        """Refuse a border that is not convex."""
+        if self.corners is not None and not _convex(self.corners):
+            raise errors.InputError(
+                "The corners of a site must be those of a convex polygon, counter-clockwise, "
+                f"but are {self.corners}. Give them in m, such as ((-500.0, -500.0), "
+                "(500.0, -500.0), (0.0, 800.0))."
+            )
+
     def __call__(self, layout: Layout) -> Layout:
-        """The nearest layout that is found to obey."""
+        """The nearest layout that is found to obey; NaN where none is found."""
         fixed = jax.lax.stop_gradient((layout.x, layout.y))
         moved = self._moved(Layout(*fixed, layout.tanks, layout.symmetry))
         x = layout.x + jax.lax.stop_gradient(moved[0] - layout.x)
         y = layout.y + jax.lax.stop_gradient(moved[1] - layout.y)
         return Layout(x, y, layout.tanks, layout.symmetry)
 
+    def room(self, symmetry: int = 1) -> np.ndarray | None:
+        """Where units may stand so that all of their copies are in the site.
+
+        It is what the site and its turned copies have in common, a convex polygon too.
+
+        Args:
+            symmetry: as of `Layout`.
+
+        Returns:
+            its corners, m, shape (corner, 2), or None for no border.
+
+        Raises:
+            InputError: there is no such place.
+        """
+        return None if self.corners is None else _shared(self.corners, symmetry)
+
     def _moved(self, layout: Layout) -> tuple[Array, Array]:
         """New positions of the free units."""
         count, least = layout.x.size, 2 * layout.radius
+        room = self.room(layout.symmetry)
 
-        def pushed(state: tuple) -> tuple:
-            x, y, rounds, _ = state
+        def pushes(x: Array, y: Array) -> tuple[tuple[Array, Array], Array]:
             whole = Layout(x, y, layout.tanks, layout.symmetry).positions
             shift, closest = _push(*whole, least)
-            x, y = x + shift[0][:count], y + shift[1][:count]
-            x, y = self._inside(x, y)
-            return x, y, rounds + 1, closest < least - SLOP
+            return (shift[0][:count], shift[1][:count]), closest
+
+        def pushed(state: tuple) -> tuple:
+            x, y, rounds, shift, _ = state
+            x, y = _inside(room, x + shift[0], y + shift[1])
+            return x, y, rounds + 1, *pushes(x, y)
 
         def going(state: tuple) -> Array:
-            return state[3] & (state[2] < ROUNDS)
+            return (state[4] < least - SLOP) & (state[2] < ROUNDS)
 
-        x, y = self._inside(layout.x, layout.y)
-        state = (x, y, jnp.zeros((), int), jnp.array(True))
-        x, y, *_ = jax.lax.while_loop(going, pushed, state)
-        if self.corners is None:
-            whole = Layout(x, y, layout.tanks, layout.symmetry).positions
-            _, closest = _push(*whole, least)
+        x, y = _inside(room, layout.x, layout.y)
+        state = (x, y, jnp.zeros((), int), *pushes(x, y))
+        x, y, _, _, closest = jax.lax.while_loop(going, pushed, state)
+        if room is None:
             grown = jnp.where(closest < least - SLOP, least / closest, 1.0)
-            x, y = grown * x, grown * y
-        return x, y
+            return grown * x, grown * y
+        lost = closest < least - 10 * SLOP
+        return jnp.where(lost, jnp.nan, x), jnp.where(lost, jnp.nan, y)
 
-    def _inside(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Each point, or the nearest one of the polygon."""
-        if self.corners is None:
-            return x, y
-        begin = jnp.asarray(self.corners, x.dtype)
-        edge = jnp.roll(begin, -1, 0) - begin
-        from_begin = jnp.stack([x, y], -1)[:, None] - begin
-        left = edge[:, 0] * from_begin[..., 1] - edge[:, 1] * from_begin[..., 0]
-        inside = jnp.all(left >= 0, -1)
-        part = jnp.sum(from_begin * edge, -1) / jnp.sum(edge**2, -1)
-        near = begin + jnp.clip(part, 0, 1)[..., None] * edge
-        distance = jnp.sum((jnp.stack([x, y], -1)[:, None] - near) ** 2, -1)
-        best = jnp.argmin(distance, -1)
-        found = jnp.take_along_axis(near, best[:, None, None], 1)[:, 0]
-        return jnp.where(inside, x, found[:, 0]), jnp.where(inside, y, found[:, 1])
+
+def _inside(room: np.ndarray | None, x: Array, y: Array) -> tuple[Array, Array]:
+    """Each point, or the nearest one of the polygon."""
+    if room is None:
+        return x, y
+    begin = jnp.asarray(room, x.dtype)
+    edge = jnp.roll(begin, -1, 0) - begin
+    from_begin = jnp.stack([x, y], -1)[:, None] - begin
+    left = edge[:, 0] * from_begin[..., 1] - edge[:, 1] * from_begin[..., 0]
+    inside = jnp.all(left >= 0, -1)
+    part = jnp.sum(from_begin * edge, -1) / jnp.sum(edge**2, -1)
+    near = begin + jnp.clip(part, 0, 1)[..., None] * edge
+    distance = jnp.sum((jnp.stack([x, y], -1)[:, None] - near) ** 2, -1)
+    best = jnp.argmin(distance, -1)
+    found = jnp.take_along_axis(near, best[:, None, None], 1)[:, 0]
+    return jnp.where(inside, x, found[:, 0]), jnp.where(inside, y, found[:, 1])
+
+
+def _convex(corners: Any) -> bool:
+    """Whether these are corners of a convex polygon, once around, to the left."""
+    try:
+        points = np.asarray(corners, float)
+    except (TypeError, ValueError):
+        return False
+    if points.ndim != 2 or points.shape[1] != 2 or not np.all(np.isfinite(points)):
+        return False
+    edge = np.roll(points, -1, 0) - points
+    after = np.roll(edge, -1, 0)
+    left = edge[:, 0] * after[:, 1] - edge[:, 1] * after[:, 0]
+    turn = np.arctan2(left, np.sum(edge * after, -1))
+    once = abs(float(np.sum(turn)) - 2 * math.pi) < 0.1
+    return len(points) >= 3 and once and bool(np.all(left > 0))
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(corners: tuple[tuple[float, float], ...], symmetry: int) -> np.ndarray:
+    """What a convex polygon and its copies turned about the origin have in common."""
+    site = room = np.asarray(corners, float)
+    for turn in 2 * np.pi * np.arange(1, symmetry) / symmetry:
+        cosine, sine = np.cos(turn), np.sin(turn)
+        turned = site @ np.array([[cosine, sine], [-sine, cosine]])
+        for begin, edge in zip(turned, np.roll(turned, -1, 0) - turned, strict=True):
+            room = _cut(room, begin, edge)
+    if len(room) < 3 or _area(room) < SLOP**2:
+        raise errors.InputError(
+            f"With a symmetry of {symmetry} all copies of a unit must be in the site, so the "
+            f"site must have the origin inside, but its corners are {corners}. Shift them, "
+            "or take symmetry=1."
+        )
+    return room
+
+
+def _cut(polygon: np.ndarray, begin: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """What of a convex polygon is left of a line."""
+    off = polygon - begin
+    height = (edge[0] * off[:, 1] - edge[1] * off[:, 0]) / np.hypot(*edge)
+    kept, inside = [], height >= -1e-6 * SLOP
+    for i in range(len(polygon)):
+        if inside[i] != inside[i - 1]:
+            part = np.clip(height[i - 1] / (height[i - 1] - height[i]), 0, 1)
+            kept.append(polygon[i - 1] + part * (polygon[i] - polygon[i - 1]))
+        if inside[i]:
+            kept.append(polygon[i])
+    points = np.reshape(kept, (-1, 2))
+    apart = np.hypot(*(points - np.roll(points, 1, 0)).T) > SLOP
+    return points[apart]
+
+
+def _area(polygon: np.ndarray) -> float:
+    """Of a convex polygon, m2."""
+    (x, y), (after_x, after_y) = polygon.T, np.roll(polygon, -1, 0).T
+    return float(np.sum(x * after_y - after_x * y)) / 2
 
 
 def _push(x: Array, y: Array, least: float) -> tuple[tuple[Array, Array], Array]:
@@ -182,19 +302,35 @@ def _push(x: Array, y: Array, least: float) -> tuple[tuple[Array, Array], Array]
 def check_layout(layout: Layout, site: Site) -> None:
     """Refuse a layout that cannot be built.
 
+    N points of a convex polygon that are a distance d apart obey, with its area A and
+    perimeter P, N <= 2 A / (sqrt(3) d^2) + P / (2 d) + 1 (N. Oler, Acta Math. 105 (1961) 19):
+    a site with more units than that is refused, wherever they are.
+
     Args:
         layout: with concrete numbers.
-        site: of which it must be.
+        site: of which it must be, the copies of its units as well.
 
     Raises:
-        InputError: two units overlap, one is outside, or a position is no number.
+        InputError: two units overlap, one is outside, a position is no number, or the site
+            is too small for as many.
     """
-    x, y = (np.asarray(v, float) for v in layout.positions)
-    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
+    if np.ndim(layout.x) != 1 or np.shape(layout.x) != np.shape(layout.y):
         raise errors.InputError(
-            "A position of the layout is no finite number. Mend it."
+            "A layout has an x and a y for each unit, but their shapes are "
+            f"{np.shape(layout.x)} and {np.shape(layout.y)}. Give as many of both."
+        )
+    x, y = (np.asarray(v, float) for v in layout.positions)
+    bad = ~(np.isfinite(x) & np.isfinite(y))
+    if np.any(bad):
+        i = int(np.argmax(bad))
+        at = f"({layout.x[i]:.5g}, {layout.y[i]:.5g})"
+        raise errors.InputError(
+            f"Positions of units must be finite, but unit {i} is at {at} m. Give its x and "
+            "y. (`Site(corners)(layout)` gives NaN where units found no place: give fewer "
+            "of them, or a larger site.)"
         )
     least = 2 * layout.radius
+    _check_room(site.room(layout.symmetry), x.size, least)
     for i in range(x.size - 1):
         distance = np.hypot(x[i + 1 :] - x[i], y[i + 1 :] - y[i])
         j = int(np.argmin(distance))
@@ -203,13 +339,29 @@ def check_layout(layout: Layout, site: Site) -> None:
                 f"Units {i} and {i + 1 + j} overlap: their middles are {distance[j]:.4g} m "
                 f"apart, and must be {least:.4g} m. Move one, or call `Site()(layout)`."
             )
-    inside = site._inside(layout.x, layout.y)
-    out = np.hypot(inside[0] - layout.x, inside[1] - layout.y)
+    inside = _inside(site.room(), *layout.positions)
+    out = np.hypot(inside[0] - x, inside[1] - y)
     if np.max(out) > 10 * SLOP:
-        i = int(np.argmax(out))
+        i, count = int(np.argmax(out)), layout.x.size
+        copy = f", a copy of unit {i % count}," if i >= count else ""
         raise errors.InputError(
-            f"Unit {i} at ({x[i]:.5g}, {y[i]:.5g}) m is {out[i]:.4g} m outside of the site. "
-            "Move it, or call `Site(corners)(layout)`."
+            f"Unit {i}{copy} at ({x[i]:.5g}, {y[i]:.5g}) m is {out[i]:.4g} m outside of the "
+            "site. Move it, or call `Site(corners)(layout)`."
+        )
+
+
+def _check_room(room: np.ndarray | None, units: int, least: float) -> None:
+    """Refuse more units than Oler's inequality allows."""
+    if room is None:
+        return
+    area, apart = _area(room), least - 10 * SLOP
+    around = float(np.sum(np.hypot(*(room - np.roll(room, 1, 0)).T)))
+    most = int(2 * area / (math.sqrt(3) * apart**2) + around / (2 * apart) + 1)
+    if units > most:
+        raise errors.InputError(
+            f"Middles of units must be {least:.4g} m apart, of which no more than {most} fit "
+            f"on the {area:.4g} m2 where all of them may stand, but there are {units}. Give "
+            "fewer units, fewer tanks in each, or a larger site."
         )
 
 
