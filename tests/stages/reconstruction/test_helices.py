@@ -11,6 +11,7 @@ from kythera.stages.reconstruction.helices import (
     Tracker,
     fit_helices,
     helix_hits,
+    start,
 )
 from kythera.stages.reconstruction.linear_track import smooth
 from kythera.units import c, pion_mass
@@ -138,3 +139,57 @@ def test_derivatives_are_exact_and_few_hits_are_not_found(x64):
     assert slopes[0][1, 3] == pytest.approx(want, rel=1e-5)
     want = (value(azimuth, 1.01) - value(azimuth, 0.99)) / 0.02
     assert slopes[1] == pytest.approx(want, rel=1e-3)
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, 1e38])
+def test_the_first_step_sees_no_missing_hits(x64, junk):
+    _, azimuth, z = simulated(tracker(), 1, 1.0)
+    weight = np.array([1.0, 1, 0, 1, 1, 0])
+
+    @jax.jit
+    @jax.value_and_grad
+    def chi2(hits):
+        near = start(*hits)
+        fit = smooth(helix_hits(near, *hits))
+        return fit.chi2 + jnp.sum(fit.parameters) + jnp.sum(near)
+
+    def fitted(junk):
+        hits = (np.where(weight > 0, v[0], junk) for v in (azimuth, z))
+        hits = tracker(), *hits, weight
+        return chi2(jax.tree.map(lambda v: jnp.asarray(v, float), hits))
+
+    want = fitted(0.0)
+    assert all(np.all(np.isfinite(v)) for v in jax.tree.leaves(want))
+    jax.tree.map(np.testing.assert_array_equal, fitted(junk), want)
+
+
+@pytest.mark.slow
+def test_missing_hits_may_hold_anything(x64):
+    _, azimuth, z = simulated(tracker(), 4, 1.0)
+    weight = np.ones_like(z)
+    weight[0, 0] = weight[1, [2, 5]] = weight[3, 1:] = 0
+
+    @jax.jit
+    def run(hits):
+        def total(hits):
+            out = fit_helices(hits)
+            rows = out.helix, 1e3 * out.covariance, out.chi2
+            return sum(jnp.sum(v) for v in jax.tree.leaves(rows)), out
+
+        return jax.value_and_grad(total, has_aux=True)(hits)
+
+    def fitted(junk):
+        there = weight > 0
+        hits = (
+            tracker(),
+            np.where(there, azimuth, junk),
+            np.where(there, z, junk),
+            weight,
+        )
+        return run(jax.tree.map(lambda v: jnp.asarray(v, float), HelixHits(*hits)))
+
+    want = fitted(0.0)
+    np.testing.assert_array_equal(want[0][1].found, [True] * 3 + [False])
+    for junk in (np.nan, np.inf, 1e38):
+        jax.tree.map(np.testing.assert_array_equal, fitted(junk), want)
+    assert all(np.all(np.isfinite(v)) for v in jax.tree.leaves(want))

@@ -7,7 +7,7 @@ import pytest
 
 from kythera.physics.scattering import layer_variances
 from kythera.stages.reconstruction.linear_track import least_squares, smooth
-from kythera.stages.reconstruction.lines import line_hits
+from kythera.stages.reconstruction.lines import LineHits, LineTracks, line_hits
 
 Z = np.array([0, 0.1, 0.25, 0.6, 0.7, 1.0])
 SIGMA = np.array([1, 1, 2, 1, 1, 1]) * 1e-4
@@ -122,3 +122,50 @@ def test_errors_can_be_differentiated_in_the_detector(x64):
         up[i], down[i] = (at[i] + s * (np.arange(6) == 1) for s in (step, -step))
         want = (slope_error(*up) - slope_error(*down)) / (2 * step)
         assert slope[1] == pytest.approx(float(want), rel=1e-5)
+
+
+def of_tracks(hits):
+    """Values of the fits of straight tracks, and derivatives of all of them."""
+
+    def total(hits):
+        fit = LineTracks(lambda design, x: x)(None, hits, key=jax.random.key(1))
+        rows = jnp.sum(fit.parameters) + 1e3 * jnp.sum(fit.covariance)
+        return rows + jnp.sum(fit.chi2), fit
+
+    return jax.value_and_grad(total, has_aux=True)(hits)
+
+
+def of_all_hits(hits):
+    """Likewise of the fit of all hits at once."""
+
+    def total(hits):
+        def event(across, weight):
+            precision = weight / hits.resolution**2
+            return least_squares(
+                line_hits(across[0], hits.z, precision, variances(hits.thickness))
+            )
+
+        fit = jax.vmap(event)(hits.across, hits.weight)
+        return jnp.sum(fit.parameters) + jnp.sum(fit.chi2), fit
+
+    return jax.value_and_grad(total, has_aux=True)(hits)
+
+
+@pytest.mark.parametrize("function", [of_tracks, of_all_hits])
+def test_missing_hits_may_hold_anything(function):
+    _, _, points = tracks(8)
+    weight = np.ones((8, 6))
+    weight[1:4, 2] = weight[2, 0] = weight[3, 5] = weight[4, 1:] = 0
+    run = jax.jit(function)
+
+    def fitted(junk):
+        across = np.where(weight > 0, points, junk)[:, None]
+        full = across, Z, SIGMA, weight, THICKNESS, np.full(8, 0.5)
+        return run(LineHits(*(jnp.asarray(v, float) for v in full)))
+
+    want = fitted(0.0)
+    np.testing.assert_array_equal(want[0][1].found.reshape(8), np.arange(8) != 4)
+    for junk in (np.nan, np.inf, -1e38):
+        jax.tree.map(np.testing.assert_array_equal, fitted(junk), want)
+    assert all(np.all(np.isfinite(v)) for v in jax.tree.leaves(want))
+    np.testing.assert_array_equal(want[1].weight[1:5][weight[1:5] == 0], 0)

@@ -46,7 +46,8 @@ class HelixHits(eqx.Module):
         tracker: where, and how well.
         azimuth: rad, shape (event, layer).
         z: m, the same shape.
-        weight: of each hit, the same shape: 1, or 0 where it is missing.
+        weight: of each hit, the same shape: 1, or 0 where it is missing, whatever its azimuth
+            and z are then.
     """
 
     tracker: Tracker
@@ -163,6 +164,7 @@ def helix_hits(
         mass: of the particle, GeV.
     """
     helix = Helix(*parameters)
+    azimuth, z = (jnp.where(weight != 0, v, 0.0) for v in (azimuth, z))
 
     def local(parameters: Vector, radius: Array) -> tuple[Array, tuple]:
         own = Helix(*parameters)
@@ -206,6 +208,7 @@ def start(
 
     The first order in curvature and d0, fitted without scattering.
     """
+    azimuth, z = (jnp.where(weight != 0, v, 0.0) for v in (azimuth, z))
     some = azimuth[jnp.argmax(weight)]
     azimuth = some + jnp.arctan2(jnp.sin(azimuth - some), jnp.cos(azimuth - some))
     r = tracker.radius
@@ -272,7 +275,8 @@ def fit_helix(
 def fit_helices(hits: HelixHits, mass: float = pion_mass) -> Tracks:
     """Helices of all events, with their covariances, by `fit_helix`.
 
-    Differentiable in radii, resolutions, thicknesses, the field and the weights of hits.
+    Differentiable in radii, resolutions, thicknesses, the field and the weights of hits;
+    derivatives by what a missing hit holds, its weight included, are 0.
     Energy loss is not in the model. In single precision curvatures keep four or five
     digits: fit in double precision where more is needed.
 

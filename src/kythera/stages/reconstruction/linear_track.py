@@ -26,7 +26,8 @@ class Hits(eqx.Module):
     Args:
         residual: measured minus expected, shape (plane, measured).
         rows: H, derivatives of what is expected by the parameters, (plane, measured, n).
-        precision: weight / sigma^2, (plane, measured): 0 where there is no hit.
+        precision: weight / sigma^2, (plane, measured): 0 where there is no hit, whatever the
+            residual is there, also NaN; derivatives by it and by the residual are 0 then.
         noise: Q, what the parameters get behind each plane, (plane, n, n).
     """
 
@@ -65,6 +66,7 @@ def smooth(hits: Hits) -> Fit:
     Args:
         hits: of one track.
     """
+    hits = _measured(hits)
     weighted = jnp.swapaxes(hits.rows * hits.precision[..., None], -1, -2)
     own = weighted @ hits.rows, jnp.einsum("pnm,pm->pn", weighted, hits.residual)
     size = hits.rows.shape[-1]
@@ -97,12 +99,15 @@ def least_squares(hits: Hits) -> Fit:
     Returns:
         parameters and covariance as the track arrives at the first plane: one row.
     """
+    hits = _measured(hits)
     planes, measured, size = hits.rows.shape
     before = jnp.cumsum(hits.noise, 0) - hits.noise
     first = jnp.minimum(jnp.arange(planes)[:, None], jnp.arange(planes))
     shared = jnp.einsum("iam,ijmn,jbn->iajb", hits.rows, before[first], hits.rows)
     total = planes * measured
-    root = jnp.sqrt(hits.precision).reshape(total)
+    there = hits.precision != 0  # where it is 0 the root has no derivative
+    root = jnp.where(there, jnp.sqrt(jnp.where(there, hits.precision, 1.0)), 0.0)
+    root = root.reshape(total)
     covariance = jnp.eye(total) + root[:, None] * shared.reshape(total, total) * root
     rows = root[:, None] * hits.rows.reshape(total, size)
     white = solve(covariance, rows)
@@ -113,6 +118,15 @@ def least_squares(hits: Hits) -> Fit:
     left = residual - rows @ fitted
     chi2 = left @ solve(covariance, left)
     return _result(hits, fitted[None], one[0][None], chi2, one[1])
+
+
+def _measured(hits: Hits) -> Hits:
+    """The same without what stands where there is no hit."""
+    there = hits.precision != 0
+    residual, precision = (
+        jnp.where(there, v, 0.0) for v in (hits.residual, hits.precision)
+    )
+    return Hits(residual, hits.rows, precision, hits.noise)
 
 
 def _with_noise(known: tuple[Array, Array], noise: Array) -> tuple[Array, Array]:

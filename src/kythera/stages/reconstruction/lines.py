@@ -22,8 +22,8 @@ class LineHits(eqx.Module):
         across: the coordinate measured, m, shape (event, projection, plane).
         z: of the planes, m, shape (plane,); they may run downwards.
         resolution: standard error of the coordinate, m, shape (plane,).
-        weight: of each hit, (event, plane): 1, or 0 where it is missing; between them its
-            precision is less.
+        weight: of each hit, (event, plane): 1, or 0 where it is missing, whatever its
+            coordinate is then; between them its precision is less.
         thickness: x/X0 of each plane along the track, (plane,).
         momentum: GeV, (event,).
     """
