@@ -89,6 +89,7 @@ _HOME = {
     "solution": ("Solution",),
     "stopping": ("Converged",),
     "sensitivity": ("Sensitivity", "sensitivity"),
+    "jackknife": ("Jackknife", "jackknife"),
     "front": ("Front", "front"),
     "environment": ("environment",),
     "runs.describe": ("save",),

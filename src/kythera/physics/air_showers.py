@@ -29,9 +29,9 @@ NEAREST = 2 * m  # a shower is not denser than at this distance from its axis
 SPEED = 0.29979 * m  # of light, per ns, with the digits of SWGOLO
 BIN = 0.02  # width of the histograms to which the muons were fitted
 LEAST = 1e-13  # of a density, 1/m2, so that logarithms exist
-# Of each node: coefficients of the cubic polynomial that is 1 there and 0 at the others, of
-# y = 1, 2, 3, 4.
-_CUBIC = np.linalg.inv(np.vander(np.arange(1.0, 5.0), 4, increasing=True)).T.tolist()
+# Coefficients (power, node) of the cubic polynomials that are 1 at one of y = 1, 2, 3, 4 and 0
+# at the others.
+_CUBIC = np.linalg.inv(np.vander(np.arange(1.0, 5.0), 4, increasing=True))
 # Gamma rays, then protons: (primary, zenith node, parameter, coefficient).
 _ELECTRONS = np.array([table.GAMMA_ELECTRONS, table.PROTON_ELECTRONS])
 _MUONS = np.array([table.GAMMA_MUONS, table.PROTON_MUONS])
@@ -116,15 +116,20 @@ def mixed(is_gamma: Array, energy: Array, theta: Array) -> Profile:
     decades = jnp.log(energy / LOWEST) / math.log(HIGHEST / LOWEST)
     x = jnp.maximum(0.5 + 20 * decades, 0.05)  # no power of a negative number
     log, angle = jnp.log(x), 0.5 + 4 * theta / LARGEST
-    nodes = [k0 + angle * (k1 + angle * (k2 + angle * k3)) for k0, k1, k2, k3 in _CUBIC]
+
+    def at_nodes(numbers: np.ndarray) -> Array:
+        return jnp.asarray(numbers.reshape(-1, *[1] * jnp.ndim(x)), x.dtype)
+
+    k0, k1, k2, k3 = map(at_nodes, _CUBIC)
+    nodes = k0 + angle * (k1 + angle * (k2 + angle * k3))  # weight of each
 
     def across(rows: np.ndarray, value: Callable[..., Array]) -> Array:
-        """Interpolated between the nodes; `value` takes the coefficients at one."""
-        whole = jnp.zeros_like(x)
-        for weight, own in zip(nodes, np.swapaxes(rows, 0, 1), strict=True):
-            chosen = [jnp.where(is_gamma > 0, *map(float, pair)) for pair in own.T]
-            whole = whole + weight * value(*chosen)
-        return whole
+        """Interpolated between the nodes; `value` takes the coefficients there."""
+        chosen = [
+            jnp.where(is_gamma > 0, at_nodes(one), at_nodes(other))
+            for one, other in zip(*np.moveaxis(rows, -1, 1), strict=True)
+        ]
+        return jnp.sum(nodes * value(*chosen), 0)
 
     def size(rows: np.ndarray) -> Array:
         found = across(rows, lambda s, t, b, c: s * jnp.exp(b * jnp.exp(c * log)) + t)

@@ -118,3 +118,22 @@ def test_nothing_triggered_is_finite(getkey):
         return public.public_utility(counts, truth, found)
 
     assert bool(jnp.all(jnp.isfinite(jax.jit(jax.grad(utility))(layout.x))))
+
+
+def test_what_sees_nothing_or_cannot_tell_is_worth_nothing():
+    utility = objectives.ArrayUtility(9 * km**2)
+    names = "gamma", "proton", "energy", "pointing", "source"
+    density = jnp.zeros(objectives.BINS)
+    blind = dict.fromkeys(names, jnp.array(0.0)) | {
+        "gammas": density,
+        "protons": density,
+    }
+    assert sum(utility.utilities(blind).values()) < 0.01
+    assert utility.score(None, blind).loss["inverse_utility"] > 1e5
+    alike = blind | {
+        "gamma": jnp.array(0.5),
+        "proton": jnp.array(0.5),
+        "gammas": 0.5 * jnp.full_like(density, 1 / objectives.BINS),
+        "protons": 0.5 * jnp.full_like(density, 1 / objectives.BINS),
+    }
+    assert utility.utilities(alike)["gamma_fraction"] < 0.01

@@ -284,19 +284,23 @@ def _push(x: Array, y: Array, least: float) -> tuple[tuple[Array, Array], Array]
     Units at one and the same point are parted along a direction of their own.
     """
     index = jnp.arange(x.size)
-    dx, dy = x[:, None] - x, y[:, None] - y
-    order = jnp.sign(index[:, None] - index)
-    same = (dx**2 + dy**2 < SLOP**2) & (order != 0)
     cosine, sine = jnp.cos(2.4 * index), jnp.sin(2.4 * index)
-    aside = cosine[:, None] * cosine - sine[:, None] * sine
-    ahead = sine[:, None] * cosine + cosine[:, None] * sine
-    dx = jnp.where(same, 2 * SLOP * order * aside, dx)
-    dy = jnp.where(same, 2 * SLOP * order * ahead, dy)
-    distance = jnp.sqrt(jnp.where(order == 0, 1e12, dx**2 + dy**2))
-    # A little more than half of what is missing, so that few rounds are needed.
-    push = 0.52 * jnp.maximum(least - distance, 0.0) / distance
-    shift = jnp.sum(push * dx, 1), jnp.sum(push * dy, 1)
-    return shift, jnp.min(distance)
+
+    def one(i: Array) -> tuple[Array, Array, Array]:
+        dx, dy = x[i] - x, y[i] - y
+        order = jnp.sign(i - index)
+        same = (dx**2 + dy**2 < SLOP**2) & (order != 0)
+        aside = cosine[i] * cosine - sine[i] * sine
+        ahead = sine[i] * cosine + cosine[i] * sine
+        dx = jnp.where(same, 2 * SLOP * order * aside, dx)
+        dy = jnp.where(same, 2 * SLOP * order * ahead, dy)
+        distance = jnp.sqrt(jnp.where(order == 0, 1e12, dx**2 + dy**2))
+        # A little more than half of what is missing, so that few rounds are needed.
+        push = 0.52 * jnp.maximum(least - distance, 0.0) / distance
+        return jnp.sum(push * dx), jnp.sum(push * dy), jnp.min(distance)
+
+    *shift, closest = jax.lax.map(one, index, batch_size=500)
+    return (shift[0], shift[1]), jnp.min(closest)
 
 
 def check_layout(layout: Layout, site: Site) -> None:

@@ -46,7 +46,7 @@ def trigger(
 class ArrayUtility(AbstractObjective):
     """1000 / U with U = U_GF + U_IR + U_PR + U_PS, SWGOLO's utility of an array.
 
-    - U_GF = (f / sigma_f) X: the precision of the fraction f of gamma rays from the densities
+    - U_GF = 100 (f / sigma_f) X: the precision of the fraction f of gamma rays from the densities
       p of the test statistic, 1 / sigma_f^2 = n <P> int (p_g - p_p)^2 / (f p_g + (1 - f) p_p),
       and the exposure factor X = sqrt(area / n), km.
     - U_IR = 50 <P> / <P sigma_E / E>, of gamma rays, with the errors of the fit.
@@ -57,6 +57,12 @@ class ArrayUtility(AbstractObjective):
     The density of cores that SWGOLO takes from each batch is that of n showers over the square
     of the source, and the trigger rate of protons in B is a constant: so U is a function of
     additive tallies. Kernels are as wide as the error of each TS and at least one bin.
+    U_IR and U_PR are of the showers that trigger, however few. Every fit counts, converged or
+    not: `Reconstructed.size` tells.
+
+    U_GF is too large by what densities of finite samples differ by chance, about in
+    proportion to 1 / sqrt(n) where TS tells nothing: 75 of 500 showers, 26 of 4000, of a true 0;
+    at the rings, where it is 185, 3 of 500.
 
     Args:
         area: over which cores are uniform, m2.
@@ -93,7 +99,8 @@ class ArrayUtility(AbstractObjective):
 
     def utilities(self, tally: dict[str, Array]) -> dict[str, Scalar]:
         """The four parts of U, from mean tallies."""
-        gamma, proton = tally["gamma"] + 1e-9, tally["proton"] + 1e-9
+        seen, tiny = tally["gamma"], 1e-9  # so that nothing seen is worth nothing
+        gamma, proton = seen + tiny, tally["proton"] + tiny
         one, other = tally["gammas"] / gamma, tally["protons"] / proton
         both = self.fraction * one + (1 - self.fraction) * other
         apart = jnp.sum((one - other) ** 2 / (both + 1e-6))
@@ -101,7 +108,7 @@ class ArrayUtility(AbstractObjective):
         exposure = math.sqrt(self.area / self.showers) / km
         return {
             "gamma_fraction": self.fraction * precision * exposure * 100,
-            "energy": 50 * gamma / (tally["energy"] + 1e-9),
+            "energy": 50 * seen / (tally["energy"] + tiny),
             "pointing": 2000 * tally["pointing"] / gamma,
             "point_source": 1000 * exposure * tally["source"] / self.fraction,
         }
