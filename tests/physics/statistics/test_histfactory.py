@@ -92,10 +92,23 @@ def changed(*path, value):
     return spec
 
 
+def without(*path):
+    """The two-bin workspace with one entry less."""
+    spec = workspaces.uncorrelated([12, 11], [50, 52], [3, 7], [51, 48])
+    at = spec
+    for step in path[:-1]:
+        at = at[step]
+    del at[path[-1]]
+    return spec
+
+
 SAMPLE = ("channels", 0, "samples", 1)
 MODIFIER = (*SAMPLE, "modifiers", 0)
 SETTINGS = ("measurements", 0, "config", "parameters")
 SHAPE = {"name": "a", "type": "histosys"}
+NORM = {"name": "n", "type": "normsys"}
+MU = {"name": "mu"}
+OBSERVED = {"name": "singlechannel", "data": [51.0, 48.0]}
 
 
 @pytest.mark.parametrize(
@@ -146,6 +159,51 @@ SHAPE = {"name": "a", "type": "histosys"}
             "share one parameter",
         ),
         ("no/such/file.json", "cannot be read"),
+        (3, "cannot be read"),
+        ([1], "cannot be read"),
+        (changed("channels", value="abc"), "'channels' of a workspace must be a list"),
+        (changed("channels", 0, value=1), "must be a list of objects"),
+        (without("channels", 0, "name"), "Each of the channels must have 'name'"),
+        (
+            without(*SAMPLE, "data"),
+            "Sample 'background' of .*'singlechannel' must have 'data'",
+        ),
+        (changed(*SAMPLE, "data", value=["a", "b"]), "'background' .*without quotes"),
+        (changed(*SAMPLE, "data", value=None), "'background' .*but is None"),
+        (changed(*SAMPLE, "data", value=[[50, 52]]), "2 bins|has 2"),
+        (changed(*SAMPLE, "data", value=[50, [52]]), "lists of equal length"),
+        (changed(*SAMPLE, "name", value="signal"), r"\['signal'\] came twice"),
+        (without(*MODIFIER, "type"), "Each modifier of sample 'background' .* 'type'"),
+        (without(*MODIFIER, "name"), "Each modifier of sample 'background' .* 'name'"),
+        (changed(*MODIFIER, "data", value=None), "each of 2 bins"),
+        (changed(*MODIFIER, "data", value=[3, float("inf")]), "finite .*'uncorr_bkg"),
+        (changed(*MODIFIER, "data", value=["3", "7"]), "'uncorr_bkg.*without quotes"),
+        (
+            changed(*MODIFIER, value=NORM | {"data": {"lo": "x", "hi": 1}}),
+            "'lo' of .*'n'",
+        ),
+        (
+            changed(*MODIFIER, value=NORM | {"data": {"lo": 1, "hi": float("inf")}}),
+            "'n' of sample 'background' in 'singlechannel' has .* hi = inf",
+        ),
+        (
+            changed("observations", value=2 * [OBSERVED]),
+            r"The observations .*\['singlechannel'\] came twice",
+        ),
+        (changed("observations", 0, "data", value=["51", "48"]), "without quotes"),
+        (
+            changed("measurements", value=2 * [{"name": "m"}]),
+            "measurements .*came twice",
+        ),
+        (changed("measurements", 0, "config", value=3), "an object"),
+        (changed("measurements", 0, "config", "poi", value=3), "'poi' of `config`"),
+        (changed(*SETTINGS, value=[{"name": "mv"}]), "'mv' is none.*mean 'mu'"),
+        (changed(*SETTINGS, value=[{"inits": [1]}]), "must have 'name'"),
+        (changed(*SETTINGS, value=[MU | {"fixed": [True, False]}]), "each of 1 values"),
+        (changed(*SETTINGS, value=[MU | {"fixed": "no"}]), "true or false"),
+        (changed(*SETTINGS, value=[MU | {"inits": ["1"]}]), "'inits' of .*'mu'"),
+        (changed(*SETTINGS, value=[MU | {"bounds": [0, 9]}]), "lower, upper"),
+        (changed(*SETTINGS, value=[MU | {"bounds": [[0, 5, 9]]}]), "lower, upper"),
     ],
 )
 def test_bad_workspaces(spec, message):

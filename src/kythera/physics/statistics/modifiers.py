@@ -11,6 +11,7 @@ import numpy as np
 
 from kythera import errors
 from kythera.physics.statistics.checks import listed
+from kythera.physics.statistics.entries import check_once, entry, numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +103,19 @@ def _templates(data: Any, bins: int, text: str) -> tuple[np.ndarray, np.ndarray]
 
 def _norm(data: Any, bins: int, text: str) -> tuple[float, float]:
     """Factors at -1 and +1 sigma."""
-    low, high = (float(v) for v in _pair(data, "lo", "hi", text))
-    if not (low > 0 and high > 0):
+    low, high = _pair(data, "lo", "hi", text)
+    if low.size != 1 or high.size != 1 or not (_positive(low) and _positive(high)):
         raise errors.InputError(
-            f"A total is varied by factors > 0, but {text} has lo = {low}, hi = {high}. "
-            "Give the factors, not their differences from one."
+            f"A total is varied by two finite factors > 0, but {text} has lo = "
+            f"{low.tolist()}, hi = {high.tolist()}. Give the factors, not their differences "
+            "from one."
         )
-    return low, high
+    return low.item(), high.item()
+
+
+def _positive(values: np.ndarray) -> bool:
+    """Whether all are finite and > 0."""
+    return bool(np.all((values > 0) & np.isfinite(values)))
 
 
 def _pair(data: Any, low: str, high: str, text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -117,15 +124,16 @@ def _pair(data: Any, low: str, high: str, text: str) -> tuple[np.ndarray, np.nda
             f"The data of this type are '{low}' and '{high}', but {text} has {data!r}. "
             "Give both."
         )
-    return np.asarray(data[low], float), np.asarray(data[high], float)
+    whose = f"the data of {text}"
+    return entry(data, low, "numbers", whose), entry(data, high, "numbers", whose)
 
 
 def _uncertainties(data: Any, bins: int, text: str) -> np.ndarray:
     """A standard deviation for each bin."""
-    values = np.asarray([] if data is None else data, float)
-    if values.shape != (bins,) or not (values >= 0).all():
+    values = numbers([] if data is None else data, f"the data of {text}")
+    if values.shape != (bins,) or not (np.isfinite(values) & (values >= 0)).all():
         raise errors.InputError(
-            f"An uncertainty is >= 0 for each of {bins} bins, but {text} has "
+            f"An uncertainty is finite and >= 0 for each of {bins} bins, but {text} has "
             f"{values.tolist()}. Give absolute standard deviations, in counts."
         )
     return values
@@ -159,12 +167,16 @@ def parameters_of(
         InputError: modifiers of one name that need different parameters, or settings that
             a parameter cannot have.
     """
-    given = {s["name"]: s for s in settings}
-    if len(given) < len(settings):
-        raise errors.InputError(
-            "A measurement sets each parameter once, but one of "
-            f"{sorted(s['name'] for s in settings)} came twice. Remove one."
-        )
+    names = [entry(s, "name", "text", "each of the parameters") for s in settings]
+    check_once(names, "The parameters", "a measurement")
+    given = dict(zip(names, settings))
+    known = {u["name"] for u in uses if u["type"] in KINDS}
+    for name in names:
+        if name not in known:
+            raise errors.InputError(
+                f"A measurement sets parameters of the model, but '{name}' is none. Rename "
+                f"or remove the setting. {errors.nearest(name, known)}"
+            )
     found: dict[str, Parameter] = {}
     first = 0
     for kind in KINDS:
@@ -266,11 +278,10 @@ def _check_shared(name: str, old: Parameter, new: Parameter, text: str) -> None:
         )
 
 
-def _set(
+def _check_settings(
     name: str, parameter: Parameter, given: Mapping[str, Any], kind: str
-) -> Parameter:
-    """The parameter as the measurement sets it."""
-    count = len(parameter.names)
+) -> None:
+    """Refuse a setting that the kind of parameter does not have, or lacks."""
     allowed = {"name", "inits", "bounds", "fixed"}
     if parameter.kind in ("alpha", "lumi"):
         allowed.add("auxdata")
@@ -288,40 +299,57 @@ def _set(
             f"A measurement sets {sorted(allowed - {'name'})} of a {kind}, but that of "
             f"'{name}' sets {sorted(unknown)}. Remove it."
         )
-    start = np.asarray(given.get("inits", parameter.start), float)
-    low, up = np.asarray(
-        given.get("bounds", np.stack([parameter.low, parameter.up], 1)), float
-    ).T
-    fixed = given.get("fixed", False)
-    was = parameter.low == parameter.up
-    fixed = (
-        was if "fixed" not in given else np.broadcast_to(np.asarray(fixed, bool), count)
-    )
-    if start.shape != (count,) or low.shape != (count,) or not (low <= up).all():
+
+
+def _set(
+    name: str, parameter: Parameter, given: Mapping[str, Any], kind: str
+) -> Parameter:
+    """The parameter as the measurement sets it."""
+    _check_settings(name, parameter, given, kind)
+    count = len(parameter.names)
+    where = f"the setting of '{name}'"
+    start = entry(given, "inits", "numbers", where, parameter.start)
+    bounds = np.stack([parameter.low, parameter.up], 1)
+    bounds = entry(given, "bounds", "numbers", where, bounds)
+    right = start.shape == (count,) and bounds.shape == (count, 2)
+    if not right or not (bounds[:, 0] <= bounds[:, 1]).all():
         raise errors.InputError(
             f"'{name}' has {count} values, each within bounds (lower, upper), but is set "
-            f"to inits {start.tolist()}, bounds {np.stack([low, up], -1).tolist()}. Give one "
-            "of each for each value."
+            f"to inits {start.tolist()}, bounds {bounds.tolist()}. Give one of each for "
+            "each value."
         )
-    if not ((low <= start) & (start <= up)).all():
+    low, up = bounds.T
+    if not ((low <= start) & (start <= up) & np.isfinite(start)).all():
         raise errors.InputError(
             f"A parameter starts within its bounds, but '{name}' starts at {start.tolist()} "
-            f"with bounds {np.stack([low, up], -1).tolist()}. Move one of them."
+            f"with bounds {bounds.tolist()}. Move one of them."
+        )
+    fixed = np.asarray(given.get("fixed", parameter.low == parameter.up), object)
+    truth = all(isinstance(v, bool | np.bool_) for v in fixed.flat)
+    if not truth or fixed.shape not in ((), (count,)):
+        raise errors.InputError(
+            f"'fixed' of '{name}' is true or false, once or for each of {count} values, but "
+            f"is {given['fixed']!r}. Give one of them."
         )
     centre, width = (
-        float(np.ravel(given.get(k, v))[0])
+        entry(given, k, "numbers", where, np.full(1, v))
         for k, v in (("auxdata", parameter.centre), ("sigmas", parameter.width))
     )
-    if not width > 0:
+    if centre.shape != (1,) or not np.isfinite(centre).all():
         raise errors.InputError(
-            f"The width of a constraint is > 0, but 'sigmas' of '{name}' is {width}. Fix "
-            "the parameter instead."
+            f"A constraint has one finite centre, but 'auxdata' of '{name}' is "
+            f"{centre.tolist()}. Give a list of one number."
+        )
+    if width.shape != (1,) or not _positive(width):
+        raise errors.InputError(
+            f"The width of a constraint is one finite number > 0, but 'sigmas' of '{name}' "
+            f"is {width.tolist()}. Fix the parameter instead."
         )
     return dataclasses.replace(
         parameter,
         start=start,
-        low=np.where(fixed, start, low),
-        up=np.where(fixed, start, up),
-        centre=centre,
-        width=width,
+        low=np.where(fixed.astype(bool), start, low),
+        up=np.where(fixed.astype(bool), start, up),
+        centre=centre.item(),
+        width=width.item(),
     )

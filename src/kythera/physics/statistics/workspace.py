@@ -14,6 +14,7 @@ import numpy as np
 
 from kythera import errors
 from kythera.physics.statistics.checks import listed
+from kythera.physics.statistics.entries import check_once, entry
 from kythera.physics.statistics.histfactory import (
     Cells,
     HistFactory,
@@ -44,13 +45,14 @@ def read(
         starts, bounds and fixed parameters.
 
     Raises:
-        InputError: the file is no workspace, a modifier is unknown, lengths differ, a
-            yield is negative, a bin expects nothing, or a parameter is set to what it
-            cannot be.
+        InputError: the file is no workspace, an entry is missing or of another kind, a
+            name comes twice, a modifier is unknown, lengths differ, a yield is negative, a
+            bin expects nothing, or a parameter is set to what it cannot be, or is none of
+            the model's.
     """
     tree = _tree(workspace)
     channels = _channels(tree)
-    widths = {name: len(samples[0]["data"]) for name, samples in channels.items()}
+    widths = {name: samples[0]["data"].size for name, samples in channels.items()}
     first = dict(zip(widths, np.cumsum([0, *widths.values()]).tolist()))
     samples = sorted({s["name"] for found in channels.values() for s in found})
     bins = sum(widths.values())
@@ -60,11 +62,12 @@ def read(
         where = slice(first[channel], first[channel] + widths[channel])
         for sample in sorted(found, key=lambda s: s["name"]):
             row = samples.index(sample["name"])
-            nominal[row, where] = _yields(sample, channel, widths[channel])
+            nominal[row, where] = sample["data"]
             uses += _uses(sample, channel, row, where)
     _check_empty(nominal, channels, first)
     config = _measurement(tree, measurement)
-    parameters = parameters_of(uses, nominal, config.get("parameters", []))
+    settings = entry(config, "parameters", "trees", "`config` of a measurement", [])
+    parameters = parameters_of(uses, nominal, settings)
     return _model(
         nominal,
         uses,
@@ -72,7 +75,7 @@ def read(
         observed=_observed(tree, widths),
         samples=tuple(samples),
         channels=tuple(widths.items()),
-        poi=config.get("poi", ""),
+        poi=entry(config, "poi", "text", "`config` of a measurement", ""),
     )
 
 
@@ -81,46 +84,55 @@ def _tree(workspace: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     if not isinstance(workspace, Mapping):
         try:
             workspace = json.loads(Path(workspace).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise errors.InputError(
                 f"A workspace is a JSON file, but '{workspace}' cannot be read: {error}. "
                 "Give the path of one that pyhf wrote, or the tree itself."
             ) from error
     needed = ("channels", "observations", "measurements")
-    missing = [
-        k for k in needed if not isinstance(workspace, Mapping) or not workspace.get(k)
-    ]
-    if missing:
-        raise errors.InputError(
-            f"A workspace has {', '.join(needed)}, but this one has no {missing[0]}. Give "
-            "the whole workspace, not the model alone."
-        )
+    for key in needed:
+        if not entry(workspace, key, "trees", "a workspace", []):
+            raise errors.InputError(
+                f"A workspace has {', '.join(needed)}, but this one has no {key}. Give "
+                "the whole workspace, not the model alone."
+            )
     return workspace  # type: ignore[return-value]
 
 
-def _channels(tree: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def _named(tree: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """Entries of a list by their names, each once."""
+    found = tree[key]
+    names = [entry(one, "name", "text", f"each of the {key}") for one in found]
+    check_once(names, f"The {key}", where)
+    return dict(zip(names, found))
+
+
+def _channels(tree: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Samples of each channel, in the order of the channels' names."""
-    names = [c["name"] for c in tree["channels"]]
-    twice = {n for n in names if names.count(n) > 1}
-    empty = [c["name"] for c in tree["channels"] if not c.get("samples")]
-    if twice or empty:
-        raise errors.InputError(
-            "Channels have different names and at least one sample each, but "
-            f"{sorted(twice) or empty} {'came twice' if twice else 'have none'}. Rename or "
-            "remove them."
-        )
+    found = {}
+    for channel, one in sorted(_named(tree, "channels", "a workspace").items()):
+        where = f"channel '{channel}'"
+        if not entry(one, "samples", "trees", where, []):
+            raise errors.InputError(
+                f"A channel has at least one sample, but {where} has none. Remove it."
+            )
+        samples = _named(one, "samples", where)
+        found[channel] = [_sample(n, s, where) for n, s in samples.items()]
+        bins = max(1, found[channel][0]["data"].size)
+        for sample in found[channel]:
+            text = f"sample '{sample['name']}' of {where}"
+            check_template(sample["data"], bins, text)
+    return found
+
+
+def _sample(name: str, sample: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Its name, yields and modifiers."""
+    text = f"sample '{name}' of {where}"
     return {
-        c["name"]: c["samples"]
-        for c in sorted(tree["channels"], key=lambda c: c["name"])
+        "name": name,
+        "data": entry(sample, "data", "numbers", text),
+        "modifiers": entry(sample, "modifiers", "trees", text, []),
     }
-
-
-def _yields(sample: Mapping[str, Any], channel: str, bins: int) -> np.ndarray:
-    """Nominal yields of a sample."""
-    values = np.asarray(sample["data"], float)
-    where = f"sample '{sample['name']}' of channel '{channel}'"
-    check_template(values, bins, where)
-    return values
 
 
 def _uses(
@@ -128,9 +140,12 @@ def _uses(
 ) -> list[dict[str, Any]]:
     """Each modifier of a sample, with the place it acts on, in the order of the names."""
     found = []
-    nominal = np.asarray(sample["data"], float)
-    for m in sorted(sample.get("modifiers", []), key=lambda m: (m["name"], m["type"])):
-        text = f"modifier '{m['name']}' of sample '{sample['name']}' in '{channel}'"
+    nominal, whose = sample["data"], f"sample '{sample['name']}' in '{channel}'"
+    for m in sample["modifiers"]:
+        for key in ("name", "type"):
+            entry(m, key, "text", f"each modifier of {whose}")
+    for m in sorted(sample["modifiers"], key=lambda m: (m["name"], m["type"])):
+        text = f"modifier '{m['name']}' of {whose}"
         if m["type"] not in KINDS:
             raise errors.InputError(
                 f"A modifier has one of the types of HistFactory, but {text} has the type "
@@ -174,7 +189,10 @@ def _check_empty(
 
 def _measurement(tree: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:
     """The configuration of one measurement."""
-    found = {m["name"]: m.get("config", {}) for m in tree["measurements"]}
+    found = {
+        n: entry(m, "config", "tree", f"measurement '{n}'", {})
+        for n, m in _named(tree, "measurements", "a workspace").items()
+    }
     if name is None:
         return next(iter(found.values()))
     if name not in found:
@@ -186,7 +204,10 @@ def _measurement(tree: Mapping[str, Any], name: str | None) -> Mapping[str, Any]
 
 def _observed(tree: Mapping[str, Any], widths: Mapping[str, int]) -> np.ndarray:
     """Observed counts of all bins."""
-    given = {o["name"]: np.asarray(o["data"], float) for o in tree["observations"]}
+    given = {
+        n: entry(o, "data", "numbers", f"the observation of channel '{n}'")
+        for n, o in _named(tree, "observations", "a workspace").items()
+    }
     for name, bins in widths.items():
         if name not in given:
             raise errors.InputError(
