@@ -10,6 +10,7 @@ from kythera import errors
 from kythera.physics.statistics.asymptotics import (
     discovery_significance,
     expected_cls,
+    log_p_value,
     p_value,
     significance,
     tail_probabilities,
@@ -81,3 +82,45 @@ def test_bad_counts(bad):
     with pytest.raises(errors.InputError, match="background > 0"):
         discovery_significance(*bad)
     assert np.isnan(significance_of(*bad))
+
+
+def test_ratios_of_tails_that_underflow():
+    """In float32: CLs where CLs+b and CLb are 1e-80, against logarithms in float64."""
+    q, q_asimov = 60.0, 0.09
+    t = (q - q_asimov) / (2 * 0.3)
+    want = np.exp(stats.norm.logsf(t + 0.3) - stats.norm.logsf(t))
+    found = tail_probabilities(q, q_asimov)
+    assert found.clb == 0
+    assert found.cls == pytest.approx(want, rel=2e-3)  # of logarithms near 5000
+    band = expected_cls(121.0)
+    n = np.array([2.0, 1, 0, -1, -2])
+    want = np.exp(stats.norm.logsf(n + 11) - stats.norm.logsf(n))
+    np.testing.assert_allclose(band, want, rtol=1e-4)
+    value, slope = jax.value_and_grad(log_p_value)(30.0)
+    assert value == pytest.approx(stats.norm.logsf(30.0), rel=1e-6)
+    assert slope == pytest.approx(-30.0332, rel=1e-4)
+
+
+def test_statistics_of_limits_are_in_their_ranges():
+    for call in (lambda: expected_cls(0.0), lambda: tail_probabilities(1.0, [2.0, -1])):
+        with pytest.raises(errors.InputError, match="q_asimov > 0"):
+            call()
+    with pytest.raises(errors.InputError, match="q >= 0"):
+        tail_probabilities(-1.0, 2.0)
+    assert np.isnan(jax.jit(expected_cls)(0.0)).all()
+    tails = jax.jit(tail_probabilities)(jnp.array([1.0, -1]), jnp.array([0.0, 1]))
+    assert np.isnan([tails.cls, tails.clb, tails.clsb]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a", 1.0), "`signal` must be real numbers, but is 'a'"),
+        ((1.0, ["2"]), "`background` must be real numbers"),
+        ((1.0, 2.0, 1j), "`uncertainty` must be real numbers"),
+        (([1.0, 2], [1.0, 2, 3]), r"broadcast, but have \(2,\), \(3,\) and \(\)"),
+    ],
+)
+def test_what_is_no_count(arguments, message):
+    with pytest.raises(errors.InputError, match=message):
+        discovery_significance(*arguments)

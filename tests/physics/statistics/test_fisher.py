@@ -113,6 +113,14 @@ def test_a_silent_bin_tells_nothing_and_keeps_derivatives():
         (lambda: unbinned_information(jnp.ones(3)), r"\(event, parameter\)"),
         (lambda: covariance(jnp.ones((2, 3))), "shape"),
         (lambda: covariance(jnp.array([[jnp.nan]])), "finite"),
+        (lambda: fisher_information("a", [1.0]), "`jacobian` must be real numbers"),
+        (lambda: fisher_information([[jnp.nan], [1.0]], [1.0, 1.0]), "rows 0 some"),
+        (lambda: unbinned_information([[1.0], [jnp.inf]]), "rows 1 some"),
+        (lambda: unbinned_information([[1.0], [2.0]], [1.0, -0.5]), r"1 are \[-0.5\]"),
+        (lambda: unbinned_information([[1.0], [2.0]], -1.0), "finite and >= 0"),
+        (lambda: unbinned_information([[1.0], [2.0]], [1.0, 2, 3]), "each of 2 events"),
+        (lambda: cramer_rao(jnp.zeros((0, 0))), "one parameter or more"),
+        (lambda: covariance([[2.0, 1.0], [0.5, 2.0]]), "transpose by 0.25"),
     ],
 )
 def test_bad_input(call, message):
@@ -123,3 +131,9 @@ def test_bad_input(call, message):
 def test_an_empty_bin_is_nan_under_jit():
     information = jax.jit(fisher_information)(jnp.ones((2, 1)), jnp.array([1.0, 0.0]))
     assert np.isnan(information).all()
+
+
+def test_what_cannot_be_refused_under_jit_is_nan():
+    information = jax.jit(unbinned_information)(jnp.ones((2, 1)), jnp.array([1.0, -1]))
+    assert np.isnan(information).all()
+    assert np.isnan(jax.jit(covariance)(jnp.array([[2.0, 1.0], [0.5, 2.0]]))).all()

@@ -10,6 +10,7 @@ import pytest
 
 from kythera import errors
 from kythera.physics.statistics import hypotheses
+from kythera.physics.statistics.histfactory import one_channel
 from kythera.physics.statistics.workspace import read
 
 from . import workspaces
@@ -142,3 +143,83 @@ def test_what_cannot_be_tested(x64):
     none = dataclasses.replace(model, poi=None)
     with pytest.raises(errors.UnsupportedError, match="parameter of interest"):
         hypotheses.discovery(none, none.data)
+
+
+COUNT = one_channel([5.0], [40.0])
+BARE = one_channel([5.0, 1.0], [40.0, 0.0])
+SHIFTED = one_channel([5.0, 4.0], [40.0, 9.0], {"a": ([38.0, 9.0], [41.0, 9.5])})
+
+
+def test_a_limit_of_float32_that_underflows():
+    """Far fewer counts than the background's: CLs+b and CLb are 1e-80, CLs is not."""
+    model = one_channel([1.0], [1000.0])
+    found = hypotheses.upper_limit(model, [400.0], 1.0)
+    assert found.clb == 0
+    assert found.cls == pytest.approx(0.5478, abs=2e-4)  # 0.5478 in float64
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: hypotheses.expected_limit(COUNT, 0.0),
+            "expected for one .* it is 0.0",
+        ),
+        (lambda: hypotheses.expected_limit(COUNT, [1.0, 2.0]), "one signal strength"),
+        (lambda: hypotheses.expected_discovery(COUNT, -1.0), "mu > 0, but it is -1.0"),
+        (
+            lambda: jax.grad(lambda mu: hypotheses.expected_limit(COUNT, mu))(-1.0),
+            "mu > 0, but it is -1.0",
+        ),
+        (lambda: hypotheses.fit(COUNT, [40.0], [1.0, 2.0]), "held at one value"),
+        (
+            lambda: hypotheses.upper_limit(SHIFTED, SHIFTED.observed),
+            r"3 numbers \(2 counts, 1 auxiliary\), but their shape is \(2,\)",
+        ),
+        (lambda: hypotheses.fit(SHIFTED, jnp.ones(4)), "`model.data` has both"),
+        (lambda: hypotheses.discovery(COUNT, "40"), "Data must be real numbers"),
+        (lambda: hypotheses.fit(COUNT, [-3.0]), r"entries 0 are \[-3.\]"),
+        (lambda: hypotheses.fit(COUNT, [np.nan]), "finite"),
+        (lambda: hypotheses.expected_discovery(BARE), "no counts in bins 1. Give its"),
+        (lambda: hypotheses.discovery(BARE, [41.0, 2.0]), "impossible.*bins 1"),
+        (lambda: hypotheses.upper_limit(BARE, [41.0, 2.0]), "impossible.*bins 1"),
+    ],
+)
+def test_strengths_and_data_that_cannot_be(call, message):
+    with pytest.raises(errors.InputError, match=message):
+        call()
+
+
+def test_what_cannot_be_raised_is_nan():
+    """Under `jit`: a strength below zero, data that cannot be, a background of nothing."""
+    assert np.isnan(jax.jit(hypotheses.expected_limit)(COUNT, -1.0))
+    assert np.isnan(jax.jit(hypotheses.expected_discovery)(COUNT, 0.0))
+    assert np.isnan(jax.jit(hypotheses.expected_discovery)(BARE))
+    for data in ([-3.0], [np.inf]):
+        assert np.isnan(limit_of(COUNT, jnp.array(data), 1.0).cls)
+        assert np.isnan(discovery_of(COUNT, jnp.array(data)).p0)
+    assert np.isnan(discovery_of(BARE, jnp.array([41.0, 2.0])).significance)
+    assert np.isfinite(limit_of(COUNT, COUNT.data, 1.0).cls)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([-1.0], [3.0]), r"`signal` has \[-1.\] in bins 0"),
+        (([1.0], [np.nan]), "`background` has"),
+        (
+            ([1.0], [3.0, 4.0]),
+            r"\(2,\), as the background has, but `signal` has \(1,\)",
+        ),
+        ((1.0, 3.0), r"shape \(bin,\)"),
+        (([], []), r"shape \(bin,\)"),
+        ((["s"], [3.0]), "`signal` must be real numbers"),
+        (([1.0], [3.0], {"a": ([2.0, 3.0], [4.0])}), "the shift 'a' has"),
+        (([1.0], [3.0], {"a": [2.0]}), "pair of templates"),
+        (([1.0], [3.0], {"mu": ([2.0], [4.0])}), "Rename the shift"),
+        (([1.0], [3.0], None, [3.0, 4.0]), "`observed` has"),
+    ],
+)
+def test_templates_that_make_no_model(arguments, message):
+    with pytest.raises(errors.InputError, match=message):
+        one_channel(*arguments)

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from kythera import errors
 from kythera.core.pipeline import Trace
 from kythera.instruments import three_blobs
 from kythera.instruments.three_blobs.problem import YIELDS, model
+from kythera.physics.statistics.histfactory import one_channel
 from kythera.stages.objectives.limits import ExpectedInference
 
 # The blobs projected on (y - x) / sqrt 2, between -1.5, 0, 1.5: parts of each sample.
@@ -37,6 +39,38 @@ def test_the_value_of_pyhf_and_the_derivative_through_the_fit(x64):
     difference = (both(1e-4)[0] - both(-1e-4)[0]) / 2e-4
     assert slope == pytest.approx(float(difference), rel=1e-6)
     assert abs(slope) > 0.1
+
+
+def counting(form):
+    """Two bins that expect 200 of signal and 100 of background each."""
+    yields = {"signal": 400.0, "background": 200.0}
+    goal = ExpectedInference(
+        yields, lambda c: one_channel(c["signal"], c["background"]), form, floor=1e-6
+    )
+    halves = {name: jnp.array([0.5, 0.5]) for name in yields}
+    return jax.value_and_grad(lambda rows: goal.score(None, rows).loss[form]), halves
+
+
+@pytest.mark.parametrize("form", ["log_cls", "log_p0"])
+def test_strong_signals_keep_value_and_slope_in_float32(form):
+    """Against q = 2 (m - n + n log(n/m)) in each bin by hand, and tails of float64."""
+    s, b = 200.0, 100.0
+    if form == "log_cls":
+        q = 4 * (s - b * np.log(1 + s / b))
+        of_s = 2 * (1 - b / (s + b))
+    else:
+        q = 4 * ((s + b) * np.log(1 + s / b) - s)
+        of_s = 2 * np.log(1 + s / b)
+    z = np.sqrt(q)
+    want = stats.norm.logsf(z) + np.log(2) * (form == "log_cls")
+    assert want < np.log(np.finfo(np.float32).tiny)
+    hazard = np.exp(stats.norm.logpdf(z) - stats.norm.logsf(z))
+    call, halves = counting(form)
+    for f in (call, jax.jit(call)):
+        value, slopes = f(halves)
+        assert value == pytest.approx(want, rel=1e-5)
+        slope = -hazard * of_s / (2 * z) * 400
+        np.testing.assert_allclose(slopes["signal"], slope, rtol=1e-3)
 
 
 @pytest.mark.slow

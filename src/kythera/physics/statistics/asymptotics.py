@@ -7,12 +7,12 @@ Equation numbers: G. Cowan, K. Cranmer, E. Gross, O. Vitells, Eur. Phys. J. C 71
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr, ndtri
+from jax.scipy.special import log_ndtr, ndtr, ndtri
 
 from kythera import errors
 from kythera.core.safe import safe_sqrt
 from kythera.core.types import Array, Float
-from kythera.physics.statistics.checks import known, listed
+from kythera.physics.statistics.checks import known, listed, reals
 
 Real = Float[Array, "*batch"] | float
 BAND = (2.0, 1.0, 0.0, -1.0, -2.0)  # that CLs rises along the band
@@ -51,9 +51,18 @@ def discovery_significance(
         Z, in standard deviations.
 
     Raises:
-        InputError: counts or an uncertainty outside these ranges (NaN under `jit`).
+        InputError: counts or an uncertainty outside these ranges (NaN under `jit`), no
+            numbers, or shapes that do not broadcast.
     """
-    s, b, sigma = (jnp.asarray(v, float) for v in (signal, background, uncertainty))
+    given = {"signal": signal, "background": background, "uncertainty": uncertainty}
+    s, b, sigma = (reals(v, f"`{k}`") for k, v in given.items())
+    try:
+        jnp.broadcast_shapes(s.shape, b.shape, sigma.shape)
+    except ValueError as error:
+        raise errors.InputError(
+            "Signal, background and uncertainty must have shapes that broadcast, but have "
+            f"{s.shape}, {b.shape} and {sigma.shape}. Give one number for each bin."
+        ) from error
     good = (s >= 0) & (b > 0) & (sigma >= 0)
     if known(good) and not good.all():
         bad = np.flatnonzero(~np.atleast_1d(good))
@@ -80,6 +89,11 @@ def p_value(significance: Real) -> Array:
     return ndtr(-jnp.asarray(significance, float))
 
 
+def log_p_value(significance: Real) -> Array:
+    """ln(1 - Phi(Z)): right, and with a slope, where the probability underflows."""
+    return log_ndtr(-jnp.asarray(significance, float))
+
+
 def significance(p_value: Real) -> Array:
     """The standard deviations of a one-sided p-value, Eq. 1: Z = Phi^-1(1 - p)."""
     return -ndtri(jnp.asarray(p_value, float))
@@ -99,14 +113,20 @@ def tail_probabilities(
         tilde: whether q is q~_mu, whose signal strength is never negative.
 
     Returns:
-        the probabilities, of the same shape.
+        the probabilities, of the same shape. CLs is a difference of logarithms, and so
+        right where the two others underflow.
+
+    Raises:
+        InputError: test statistics outside these ranges (NaN under `jit`).
     """
-    q, q_asimov = jnp.asarray(q, float), jnp.asarray(q_asimov, float)
+    q, q_asimov = reals(q, "`q`"), reals(q_asimov, "`q_asimov`")
+    good = _good(q_asimov, q)
     z, a = safe_sqrt(q), safe_sqrt(q_asimov)
     inside = (z <= a) | (not tilde)
     t = jnp.where(inside, z - a, (q - q_asimov) / jnp.where(inside, 1.0, 2 * a))
-    clsb, clb = ndtr(-(t + a)), ndtr(-t)
-    return TailProbabilities(clsb, clb, clsb / clb)
+    t = jnp.where(good, t, jnp.nan)
+    clsb, clb = log_ndtr(-(t + a)), log_ndtr(-t)
+    return TailProbabilities(*map(jnp.exp, (clsb, clb, clsb - clb)))
 
 
 def expected_cls(q_asimov: Real) -> Array:
@@ -120,10 +140,27 @@ def expected_cls(q_asimov: Real) -> Array:
 
     Returns:
         the band, shape (5, ...), rising.
+
+    Raises:
+        InputError: a test statistic that is not positive (NaN under `jit`).
     """
-    a = safe_sqrt(jnp.asarray(q_asimov, float))
+    q_asimov = reals(q_asimov, "`q_asimov`")
+    good = _good(q_asimov)
+    a = jnp.where(good, safe_sqrt(q_asimov), jnp.nan)
     n = jnp.asarray(BAND).reshape(-1, *(1,) * a.ndim)
-    return ndtr(-(n + a)) / ndtr(-n)
+    return jnp.exp(log_ndtr(-(n + a)) - log_ndtr(-n))
+
+
+def _good(q_asimov: Array, q: Array | float = 0.0) -> Array:
+    """Which test statistics are in their ranges; where they are known, all must be."""
+    good = (q_asimov > 0) & (q >= 0)
+    if known(good) and not good.all():
+        raise errors.InputError(
+            "Limits need test statistics q >= 0 and q_asimov > 0, but the least are "
+            f"{np.min(q)} and {np.min(q_asimov)}. Test a signal that moves the expected "
+            "counts by more than rounding."
+        )
+    return good
 
 
 def _few(values: Array, where: np.ndarray) -> list[float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from kythera import errors
 from kythera.core.types import Array, Float
-from kythera.physics.statistics.checks import known, listed
+from kythera.physics.statistics.checks import known, listed, reals
 
 Matrix = Float[Array, "parameter parameter"]
 
@@ -38,15 +38,17 @@ def fisher_information(
         I, symmetric, shape (parameter, parameter).
 
     Raises:
-        InputError: shapes that do not fit, a width that is not positive, or a bin that
-            expects nothing while it depends on a parameter (NaN under `jit`).
+        InputError: shapes that do not fit, a width that is not positive, derivatives that
+            are not finite, or a bin that expects nothing while it depends on a parameter
+            (these two are NaN under `jit`).
     """
-    jacobian, expected = jnp.asarray(jacobian, float), jnp.asarray(expected, float)
+    jacobian, expected = reals(jacobian, "`jacobian`"), reals(expected, "`expected`")
     if jacobian.ndim != 2 or jacobian.shape[:1] != expected.shape:
         raise errors.InputError(
             "A jacobian has the shape (bin, parameter) and expected counts (bin,), but "
             f"they have the shapes {jacobian.shape} and {expected.shape}. Transpose one."
         )
+    _check_finite(jacobian, "A jacobian")
     silent = (expected == 0) & jnp.all(jacobian == 0, 1)
     bad = ~silent & ~(expected > 0)
     if known(bad) and bad.any():
@@ -83,15 +85,30 @@ def unbinned_information(
         I; from drawn events an unbiased estimate, whose inverse is biased by O(1/n).
 
     Raises:
-        InputError: shapes that do not fit, or a width that is not positive.
+        InputError: shapes that do not fit, a width that is not positive, or scores that
+            are not finite or weights that are not >= 0 (these two are NaN under `jit`).
     """
-    scores = jnp.asarray(scores, float)
+    scores, weights = reals(scores, "`scores`"), reals(weights, "`weights`")
     if scores.ndim != 2:
         raise errors.InputError(
             "Scores have the shape (event, parameter), but the shape is "
             f"{scores.shape}. Stack the derivatives in the last axis."
         )
-    weights = jnp.broadcast_to(jnp.asarray(weights, float), scores.shape[:1])
+    if weights.shape not in ((), scores.shape[:1]):
+        raise errors.InputError(
+            f"Weights are one number or one for each of {len(scores)} events, but their "
+            f"shape is {weights.shape}. Give what each row of the scores stands for."
+        )
+    _check_finite(scores, "Scores")
+    bad = ~(weights >= 0) | jnp.isinf(weights)
+    if known(bad) and bad.any():
+        where = np.flatnonzero(np.atleast_1d(bad))
+        raise errors.InputError(
+            "Weights are expected counts, finite and >= 0, but those of events "
+            f"{listed(where)} are {np.atleast_1d(weights)[where[:5]]}. Information adds up "
+            "over events: draw them with weights that are not negative."
+        )
+    weights = jnp.broadcast_to(jnp.where(bad, jnp.nan, weights), scores.shape[:1])
     return _constrained((scores * weights[:, None]).T @ scores, widths)
 
 
@@ -103,16 +120,18 @@ def covariance(information: Matrix, names: Sequence[str] | None = None) -> Matri
         names: of the parameters, for errors.
 
     Returns:
-        I^-1; NaN under `jit` where I is singular to rounding.
+        I^-1; NaN under `jit` where I is singular to rounding, or not symmetric.
 
     Raises:
-        InputError: not a square matrix, or one that is singular: some combination of
-            parameters leaves all expectations as they are.
+        InputError: not a square matrix, one that is not symmetric, or one that is singular:
+            some combination of parameters leaves all expectations as they are.
     """
-    information = jnp.asarray(information, float)
-    if information.ndim != 2 or information.shape[0] != information.shape[1]:
+    information = reals(information, "An information matrix")
+    shape = information.shape
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
         raise errors.InputError(
-            "An information matrix has the shape (parameter, parameter), but the shape is "
+            "An information matrix has the shape (parameter, parameter), of one parameter "
+            "or more, but the shape is "
             f"{information.shape}. Give the matrix of `fisher_information`."
         )
     diagonal = jnp.diagonal(information)
@@ -121,8 +140,16 @@ def covariance(information: Matrix, names: Sequence[str] | None = None) -> Matri
     scaled = information / (unit[:, None] * unit)
     frozen = jax.lax.stop_gradient(scaled)
     values, vectors = jnp.linalg.eigh(jnp.where(jnp.isfinite(frozen), frozen, 0.0))
+    gap = jnp.max(jnp.abs(frozen - frozen.T))
+    even = gap <= jnp.finfo(scaled.dtype).eps ** 0.5
+    if known(gap) and gap > 0 and not even:
+        raise errors.InputError(
+            "An information matrix is symmetric, but, on a diagonal of one, this one "
+            f"differs from its transpose by {gap:.3g}. Give (I + I.T) / 2 if this is "
+            "rounding."
+        )
     least = 10 * len(unit) * jnp.finfo(scaled.dtype).eps
-    regular = (values[0] > least) & jnp.all(jnp.isfinite(frozen))
+    regular = (values[0] > least) & jnp.all(jnp.isfinite(frozen)) & even
     if known(regular) and not regular:
         raise errors.InputError(_singular(information, vectors[:, 0] / unit, names))
     safe = jnp.where(regular, scaled, jnp.eye(len(unit), dtype=scaled.dtype))
@@ -148,11 +175,22 @@ def cramer_rao(
     return jnp.sqrt(jnp.diagonal(covariance(information, names)))
 
 
+def _check_finite(values: Array, what: str) -> None:
+    """Refuse derivatives that are not finite, where they are known."""
+    bad = ~jnp.isfinite(values)
+    if known(bad) and bad.any():
+        rows = np.unique(np.nonzero(np.asarray(bad))[0])
+        raise errors.InputError(
+            f"{what} must have finite entries, but in rows {listed(rows)} some are not. "
+            "Look at the derivatives there."
+        )
+
+
 def _constrained(information: Matrix, widths: object) -> Matrix:
     """Gaussian constraints added to the diagonal."""
     if widths is None:
         return information
-    sigma = jnp.asarray(widths, float)
+    sigma = reals(widths, "`widths`")
     if sigma.shape != information.shape[:1]:
         raise errors.InputError(
             f"Each of {len(information)} parameters needs the width of its constraint, "

@@ -10,12 +10,18 @@ all channels stand in one axis, so that a model of any size is a few array opera
 can be differentiated in the yields, in the parameters, or in both.
 """
 
+import reprlib
+
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import gammaln, xlogy
 
+from kythera import errors
 from kythera.core.types import Array, Float, Int, Scalar, Vector
+from kythera.physics.statistics.checks import known, reals
 from kythera.physics.statistics.interpolation import factor, shift
+from kythera.physics.statistics.modifiers import check_template
 
 
 class Shifts(eqx.Module):
@@ -257,18 +263,28 @@ def one_channel(
         background: expected counts.
         shifts: name of a nuisance parameter -> background at -1 and at +1 sigma.
         observed: counts; by default the background's.
+
+    Raises:
+        InputError: templates of different lengths or of no bins, a shift that is not a pair
+            of them or is named "mu", or yields and counts that are not finite and >= 0
+            (these are looked at where they are known, so not under `jit`).
     """
     shifts = shifts or {}
-    background = jnp.asarray(background, float)
-    k, bins = len(shifts), len(background)
+    background = reals(background, "`background`")
+    k, bins = len(shifts), background.size
+    signal = _template(signal, bins, "`signal`")
+    background = _template(background, bins, "`background`")
+    if observed is not None:
+        observed = _template(observed, bins, "`observed`")
+    pairs = [_pair(name, pair, bins) for name, pair in shifts.items()]
     number = jnp.arange(k)
     none = jnp.zeros(0, int)
-    ends = jnp.reshape(jnp.asarray(list(shifts.values()), float), (k, 2, bins))
+    ends = jnp.reshape(jnp.asarray(pairs, float), (k, 2, bins))
     unit = Normals(number, jnp.zeros(k), jnp.ones(k))
     # Rows are background and signal, which alone is multiplied by mu, the last parameter.
     factors = jnp.stack([jnp.full((bins, 1), k + 1), jnp.full((bins, 1), k)])
     return HistFactory(
-        nominal=jnp.stack([background, jnp.asarray(signal, float)]),
+        nominal=jnp.stack([background, signal]),
         shifts=Shifts(
             number, 0 * number, jnp.ones((k, bins), bool), ends[:, 0], ends[:, 1]
         ),
@@ -278,7 +294,7 @@ def one_channel(
         stat=Cells(none, none, none, jnp.zeros(0), none),
         shape=Cells(none, none, none, jnp.zeros(0), none),
         order=number,
-        observed=background if observed is None else jnp.asarray(observed, float),
+        observed=background if observed is None else observed,
         start=jnp.append(jnp.zeros(k), 1.0),
         low=jnp.append(jnp.full(k, -5.0), 0.0),
         up=jnp.append(jnp.full(k, 5.0), 10.0),
@@ -287,3 +303,34 @@ def one_channel(
         channels=(("channel", bins),),
         poi=k,
     )
+
+
+def _template(values: Array, bins: int, what: str) -> Array:
+    """Counts in bins; where they are known, such as can be."""
+    found = reals(values, what)
+    if found.shape != (bins,) or not bins:
+        raise errors.InputError(
+            f"All templates have the shape (bin,), here ({bins},), as the background has, "
+            f"but {what} has {found.shape}. Rebin it."
+        )
+    if known(found):
+        check_template(np.asarray(found), bins, what)
+    return found
+
+
+def _pair(name: str, pair: tuple[Array, Array], bins: int) -> Array:
+    """Templates of a shift, shape (2, bin)."""
+    try:
+        low, high = pair
+    except (TypeError, ValueError) as error:
+        raise errors.InputError(
+            f"A shift is a pair of templates, but '{name}' is {reprlib.repr(pair)}. Give "
+            "the background at -1 and at +1 sigma."
+        ) from error
+    if name == "mu":
+        raise errors.InputError(
+            "Parameters have different names, and 'mu' is the signal's strength, but a "
+            "shift is named so, too. Rename the shift."
+        )
+    ends = low, high
+    return jnp.stack([_template(v, bins, f"the shift '{name}'") for v in ends])

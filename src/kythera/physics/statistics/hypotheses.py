@@ -10,16 +10,18 @@ from typing import Protocol
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kythera import errors
 from kythera.core.safe import safe_sqrt
 from kythera.core.types import Array, Float, Scalar, Vector
 from kythera.physics.statistics.asymptotics import (
     expected_cls,
+    log_p_value,
     p_value,
     tail_probabilities,
 )
-from kythera.physics.statistics.checks import known
+from kythera.physics.statistics.checks import known, listed, reals
 from kythera.physics.statistics.fisher import cramer_rao
 from kythera.physics.statistics.minimiser import Minimum, minimise
 
@@ -95,8 +97,11 @@ def fit(model: Model, data: Data, mu: Scalar | float | None = None) -> Minimum:
         the minimum of -log L.
 
     Raises:
-        SimulationError: the fit did not converge (NaN under `jit`).
+        InputError: data of another length, or that no counts can be.
+        SimulationError: the fit did not converge; inside `jit` and `vmap`, where nothing
+            can be raised, parameters and value are NaN.
     """
+    data = _data(model, data)
     low, up = (model.low, model.up) if mu is None else _held(model, mu)
     return minimise(lambda p: model.nll(p, data), model.start, low, up)
 
@@ -120,17 +125,18 @@ def upper_limit(
         probabilities, test statistics and fits; differentiable in model, data and mu.
 
     Raises:
-        SimulationError: a fit did not converge (NaN under `jit`).
+        InputError: a mu that is not positive, data of another length or that no counts
+            can be, data that the background alone cannot give, or a signal so small that
+            q_asimov is lost in rounding.
+        SimulationError: a fit did not converge.
         UnsupportedError: the model has no parameter of interest.
-        InputError: a mu that is not positive.
+        Inside `jit` and `vmap` the first two are NaN, but for the length.
     """
-    poi = _poi(model)
-    mu = jnp.asarray(mu, float)
-    if known(mu) and not mu > 0:
-        raise errors.InputError(
-            f"An upper limit tests a signal strength mu > 0, but it is {float(mu)}. Use "
-            "`discovery` to test the background alone."
-        )
+    poi, data = _poi(model), _data(model, data)
+    mu = _strength(
+        mu, "An upper limit tests", "`discovery` to test the background alone"
+    )
+    _check_possible(model, data)
     least = jnp.maximum(model.low[poi], 0.0) if tilde else model.low[poi]
     free = model.low.at[poi].set(least), model.up
     boxes = {
@@ -171,19 +177,25 @@ def discovery(model: Model, data: Data) -> Discovery:
         p-value and fit; differentiable in model and data.
 
     Raises:
-        SimulationError: a fit did not converge (NaN under `jit`).
+        InputError: data of another length, that no counts can be, or that the background
+            alone cannot give.
+        SimulationError: a fit did not converge.
         UnsupportedError: the model has no parameter of interest.
+        Inside `jit` and `vmap` the first two are NaN, but for the length.
     """
-    poi = _poi(model)
+    poi, data = _poi(model), _data(model, data)
+    _check_possible(model, data)
     boxes = {"at mu = 0": _held(model, 0.0), "with mu free": (model.low, model.up)}
     held, best = _fits(model, data, boxes)
     q = 2 * (held.value - best.value)
     q = jnp.where(best.parameters[poi] < 0, 0.0, jnp.maximum(q, 0.0))
-    z = safe_sqrt(q)
+    z = _root(q)
     return Discovery(p_value(z), z, q, best.parameters)
 
 
-def expected_limit(model: Model, mu: Scalar | float = 1.0) -> Scalar:
+def expected_limit(
+    model: Model, mu: Scalar | float = 1.0, *, log: bool = False
+) -> Scalar:
     """CLs of the Asimov data of the background, nuisances where they start: one fit.
 
     An objective for the design of an analysis: it is small where a signal of strength mu
@@ -192,12 +204,21 @@ def expected_limit(model: Model, mu: Scalar | float = 1.0) -> Scalar:
     Args:
         model: the likelihood.
         mu: tested value of the parameter of interest, > 0.
+        log: whether to give ln CLs, whose value and slope do not underflow.
 
     Returns:
-        CLs; NaN where the fit does not converge.
+        CLs, or its logarithm.
+
+    Raises:
+        InputError: a mu that is not positive.
+        SimulationError: the fit did not converge.
+        UnsupportedError: the model has no parameter of interest.
+        Inside `jit` and `vmap` the first two are NaN.
     """
+    mu = _strength(mu, "A limit is expected for", "the strength that is to be excluded")
     asimov = model.expected(_at(model, 0.0))
-    return 2 * p_value(safe_sqrt(2 * fit(model, asimov, mu).value))
+    z = _root(2 * fit(model, asimov, mu).value)
+    return jnp.log(2.0) + log_p_value(z) if log else 2 * p_value(z)
 
 
 def expected_discovery(model: Model, mu: Scalar | float = 1.0) -> Scalar:
@@ -208,10 +229,19 @@ def expected_discovery(model: Model, mu: Scalar | float = 1.0) -> Scalar:
         mu: true value of the parameter of interest, > 0.
 
     Returns:
-        Z in standard deviations; NaN where the fit does not converge.
+        Z in standard deviations.
+
+    Raises:
+        InputError: a mu that is not positive, or a signal in bins where the background
+            alone expects nothing: Z has no bound there.
+        SimulationError: the fit did not converge.
+        UnsupportedError: the model has no parameter of interest.
+        Inside `jit` and `vmap` the first two are NaN.
     """
+    mu = _strength(mu, "A discovery is expected for", "the strength of the true signal")
     asimov = model.expected(_at(model, mu))
-    return safe_sqrt(2 * fit(model, asimov, 0.0).value)
+    _check_possible(model, asimov)
+    return _root(2 * fit(model, asimov, 0.0).value)
 
 
 def expected_error(model: Model, mu: Scalar | float = 1.0) -> Scalar:
@@ -268,6 +298,53 @@ def _fits(
     return [jax.tree.map(lambda v, i=i: v[i], found) for i in range(len(boxes))]
 
 
+def _strength(mu: Scalar | float, law: str, remedy: str) -> Scalar:
+    """A signal strength > 0; NaN under `jit` where it is not."""
+    mu = reals(mu, "mu")
+    good = mu > 0
+    if mu.ndim or (known(good) and not good):
+        raise errors.InputError(
+            f"{law} one signal strength mu > 0, but it is "
+            f"{jax.lax.stop_gradient(mu)}. Use {remedy}."
+        )
+    return jnp.where(good, mu, jnp.nan)
+
+
+def _data(model: Model, data: Data) -> Data:
+    """The data, as many as the model expects, and where they are known such as can be."""
+    data = reals(data, "Data")
+    wanted = jax.eval_shape(model.expected, jnp.asarray(model.start, float)).shape
+    main = len(getattr(model, "observed", ()))
+    if data.shape != wanted:
+        parts = f" ({main} counts, {wanted[0] - main} auxiliary)" if main else ""
+        raise errors.InputError(
+            f"Data are what `model.expected` gives, {wanted[0]} numbers{parts}, but their "
+            f"shape is {data.shape}. Give the counts, then the auxiliary measurements: "
+            "`model.data` has both."
+        )
+    bad = ~jnp.isfinite(data) | (jnp.arange(len(data)) < main) & (data < 0)
+    if known(bad) and bad.any():
+        where = np.flatnonzero(bad)
+        raise errors.InputError(
+            "Data must be finite, and counts >= 0, but the entries "
+            f"{listed(where)} are {np.asarray(data)[where[:5]]}. Give what was counted."
+        )
+    return jnp.where(bad, jnp.nan, data)
+
+
+def _check_possible(model: Model, data: Data) -> None:
+    """Refuse data that are impossible without a signal; no fit can begin there."""
+    nll = model.nll(_at(model, 0.0), data)
+    if known(nll) and not jnp.isfinite(nll):
+        none = np.asarray(model.expected(_at(model, 0.0)))
+        where = np.flatnonzero((none <= 0) & (np.asarray(data) > 0))
+        raise errors.InputError(
+            "A signal is told from the background alone, but without it data are "
+            f"impossible: -log L is {nll} at mu = 0. The background expects no counts in "
+            f"bins {listed(where)}. Give its upper limit there, or merge bins."
+        )
+
+
 def _poi(model: Model) -> int:
     if model.poi is None:
         raise errors.UnsupportedError(
@@ -282,7 +359,17 @@ def _at(model: Model, mu: Scalar | float) -> Vector:
     return jnp.asarray(model.start, float).at[_poi(model)].set(mu)
 
 
+def _root(q: Scalar) -> Scalar:
+    """sqrt(q), zero with slope zero where q <= 0, and NaN where the fit has failed."""
+    return jnp.where(jnp.isnan(q), q, safe_sqrt(q))
+
+
 def _held(model: Model, mu: Scalar | float) -> tuple[Vector, Vector]:
     """Bounds that hold the parameter of interest."""
-    poi = _poi(model)
+    poi, mu = _poi(model), reals(mu, "mu")
+    if mu.ndim:
+        raise errors.InputError(
+            "The parameter of interest is held at one value, but mu has the shape "
+            f"{mu.shape}. Use `jax.vmap` for several."
+        )
     return model.low.at[poi].set(mu), model.up.at[poi].set(mu)

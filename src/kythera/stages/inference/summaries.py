@@ -172,8 +172,17 @@ def histogram(rows: Rows, weights: Vector | None = None) -> Float[Array, " bin"]
     Args:
         rows: of any of the functions above, shape (event, bin).
         weights: w, shape (event,); one each by default.
+
+    Raises:
+        InputError: rows or weights of another shape.
     """
     rows = jnp.asarray(rows, float)
+    shape = rows.shape[:1] if weights is None else jnp.shape(weights)
+    if rows.ndim != 2 or shape != rows.shape[:1]:
+        raise errors.InputError(
+            "Rows have the shape (event, bin) and weights (event,), but they have the "
+            f"shapes {rows.shape} and {shape}. Give one weight for each event."
+        )
     return jnp.sum(rows, 0) if weights is None else jnp.asarray(weights, float) @ rows
 
 

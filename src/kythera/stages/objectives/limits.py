@@ -1,10 +1,10 @@
 """Which limit or discovery an analysis will reach, through the fit: the loss of neos."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,6 +12,7 @@ from kythera import errors
 from kythera.core.objective import AbstractObjective, Score
 from kythera.core.pipeline import Trace
 from kythera.core.types import Array, Float
+from kythera.physics.statistics.asymptotics import log_p_value, p_value
 from kythera.physics.statistics.checks import known, listed
 from kythera.physics.statistics.hypotheses import (
     Model,
@@ -23,8 +24,11 @@ from kythera.physics.statistics.hypotheses import (
 Form = Literal["log_cls", "cls", "log_p0", "p0", "log_sigma", "sigma"]
 FORMS: dict[str, Callable[[Model], Array]] = {
     "cls": expected_limit,
-    "p0": lambda model: jax.scipy.special.ndtr(-expected_discovery(model)),
+    "log_cls": partial(expected_limit, log=True),
+    "p0": lambda model: p_value(expected_discovery(model)),
+    "log_p0": lambda model: log_p_value(expected_discovery(model)),
     "sigma": expected_error,
+    "log_sigma": lambda model: jnp.log(expected_error(model)),
 }
 
 
@@ -40,8 +44,9 @@ class ExpectedInference(AbstractObjective):
     - "sigma": error of its strength, the bound of Cramer and Rao.
 
     The fit is differentiated by the envelope theorem, so one fit and no unrolled step is
-    what a gradient costs. "log_..." are their logarithms, whose slopes do not vanish with
-    them: search with these and report the others, as `hard_objective`.
+    what a gradient costs. "log_..." are their logarithms, made of logarithms of tails, so
+    that neither value nor slope is lost where the probabilities underflow: search with
+    these and report the others, as `hard_objective`.
 
     The inference (or `Summary`) gives a mapping: name of a sample -> rows, of shape
     (event, bin), of which the mean over all rows is y_k.
@@ -72,11 +77,10 @@ class ExpectedInference(AbstractObjective):
 
     def __check_init__(self):
         """Refuse a form that is not known, and yields that are none."""
-        forms = [*FORMS, *(f"log_{form}" for form in FORMS)]
-        if self.form not in forms:
+        if self.form not in FORMS:
             raise errors.InputError(
                 f"'{self.form}' is no `form` that is known. "
-                f"{errors.nearest(self.form, forms)}"
+                f"{errors.nearest(self.form, FORMS)}"
             )
         for name, value in [*self.yields.items(), ("floor", self.floor)]:
             if known(value) and not value > 0:
@@ -111,9 +115,5 @@ class ExpectedInference(AbstractObjective):
                     "events, or merge bins."
                 )
         good = jnp.all(jnp.stack([jnp.all(v >= 0) for v in counts.values()]))
-        value = FORMS[self.form.removeprefix("log_")](self.model(counts))
-        value = jnp.where(good, value, jnp.nan)
-        if self.form.startswith("log_"):
-            # Where float32 has no smaller number the slope ends.
-            value = jnp.log(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
-        return Score({self.form: value})
+        value = FORMS[self.form](self.model(counts))
+        return Score({self.form: jnp.where(good, value, jnp.nan)})
