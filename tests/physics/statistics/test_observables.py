@@ -39,6 +39,10 @@ def test_arithmetic_is_automatic_differentiation(pair):
             b,
         ),
     )
+    powers = stack([a**b, 2**a, a**0, np.float64(0.5) ** a, b ** np.array(1.5)])
+    equal(powers[:2], derive(lambda a, b: jnp.stack([a**b, 2**a]), a, b))
+    equal(powers[3:], derive(lambda a, b: jnp.stack([0.5**a, b**1.5]), a, b))
+    assert powers.estimate().stderr[2] == 0
     assert (a - a).estimate().stderr == 0
     wide = pair * np.arange(6.0).reshape(3, 2)
     equal(wide[2], stack([4 * a, 5 * b]))
@@ -87,6 +91,7 @@ def test_an_estimate_prints_one_line_for_each(pair):
     assert rho[1, 0] == pytest.approx(0.7, abs=4 * error[1, 0])
 
 
+SINGLE = observables(1 + np.arange(9.0) ** 2)
 WRONG = [
     (lambda: observables(np.arange(4.0)), "at least 5 samples"),
     (lambda: observables(3.0), "at least 5 samples"),
@@ -116,6 +121,34 @@ WRONG = [
         "'B' that is not here",
     ),
     (lambda: observables(np.arange(6.0)).estimate(tau_exp=3), "at least 8 samples"),
+    (lambda: derive(lambda m: jnp.log(-m), SINGLE), "finite values, but 1 of 1 .*nan"),
+    (lambda: derive(lambda m: jnp.sqrt(m - m), SINGLE), "finite slopes"),
+    (lambda: derive(lambda m: 1j * m, SINGLE), "complex"),
+    (lambda: derive(lambda m: "x", SINGLE), "What the function gives must be real"),
+    (lambda: derive(lambda m, s: m, SINGLE, "x"), "is a text"),
+    (lambda: 1 / (SINGLE - SINGLE), "finite slopes|finite values"),
+    (lambda: SINGLE / 0, "a division"),
+    (lambda: (-SINGLE) ** 0.5, "finite"),
+    (lambda: (-SINGLE) ** SINGLE, "finite"),
+    (lambda: (-2) ** SINGLE, "finite"),
+    (lambda: SINGLE + "1", "combined with must be numbers"),
+    (lambda: SINGLE ** np.array([1j]), "combined with must be numbers"),
+    (lambda: list(SINGLE), "this is one observable"),
+    (lambda: len(SINGLE), "this is one observable"),
+    (lambda: stack([]), "there are 0 parts"),
+    (lambda: stack([SINGLE, 2.0]), "1 of which are none"),
+    (lambda: stack([SINGLE, stack([SINGLE])]), r"shapes \[\(\), \(1,\)\]"),
+    (lambda: SINGLE.estimate(S="2"), "`S` must be numbers"),
+    (lambda: SINGLE.estimate(S=[2, 3]), "`S` must be a number >= 0"),
+    (
+        lambda: observables(list("12345")),
+        "Samples of ensemble 'events' must be numbers",
+    ),
+    (lambda: observables(1j * np.arange(9)), "Samples of .* must be numbers"),
+    (lambda: observables(np.arange(5.0), numbers=list("12345")), "must be numbers"),
+    (lambda: constants("1", 0.1, "c"), "constants 'c' must be numbers"),
+    (lambda: constants(np.nan, 0.1, "c"), "must be finite"),
+    (lambda: constants(1.0, np.inf, "c"), "must be finite"),
     (lambda: autocorrelations(observables(np.arange(9.0), "A"), "B", 2), "no ensemble"),
 ]
 
@@ -140,6 +173,12 @@ def test_chains_that_do_not_match_are_refused():
         assert "'r1': 9 from 1 to 9" in str(told.value)
     same = observables({"r2": samples, "r1": samples}, "A")
     assert (a - same).estimate().stderr == 0
+
+
+def test_truth_values_are_samples():
+    """The efficiency of a cut."""
+    passed = np.arange(20) % 3 == 0
+    assert observables(passed).value == pytest.approx(passed.mean())
 
 
 def test_a_constant_may_be_asked_for():

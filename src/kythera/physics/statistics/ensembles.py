@@ -8,6 +8,7 @@ import numpy as np
 
 from kythera import errors
 from kythera.physics.statistics.autocorrelation import Chain, Window, gamma_method
+from kythera.physics.statistics.entries import numbers as checked
 
 FEWEST = 5  # measurements of a chain
 SETTINGS = {"S": 2.0, "tau_exp": 0.0, "n_sigma": 1.0}
@@ -158,7 +159,7 @@ def checked_settings(
         chosen: setting -> number, or numbers by name of the ensemble.
 
     Raises:
-        InputError: a negative number, or a name that is no ensemble's.
+        InputError: no number, a negative one, or a name that is no ensemble's.
     """
     found: dict[str, dict[str, float]] = {name: {} for name in ensembles}
     for setting, value in chosen.items():
@@ -173,7 +174,8 @@ def checked_settings(
                     f"`{setting}` is given for an ensemble {name!r} that is not here. "
                     f"{errors.nearest(name, ensembles)}"
                 )
-            if not 0 <= number < np.inf:
+            size = checked(number, f"`{setting}`")
+            if size.ndim or not 0 <= size < np.inf:
                 raise errors.InputError(
                     f"`{setting}` must be a number >= 0, but is {number}. Usual are "
                     f"{', '.join(f'{k}={v:g}' for k, v in SETTINGS.items())}."
@@ -227,7 +229,7 @@ def checked_numbers(chain: str, numbers: Any, count: int) -> np.ndarray:
     """
     if numbers is None:
         return np.arange(1, count + 1)
-    found = np.asarray(numbers)
+    found = checked(numbers, f"The numbers of configurations of {chain}")
     whole = np.array_equal(found, np.floor(found)) and found.shape == (count,)
     if not whole or np.any(np.diff(found) <= 0):
         raise errors.InputError(

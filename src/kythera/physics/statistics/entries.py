@@ -1,4 +1,4 @@
-"""Entries of a tree that was JSON: there, and of the kind that they must be."""
+"""Numbers, and entries of a tree that was JSON: there, and of the kind that they must be."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -62,12 +62,13 @@ def entry(tree: Any, key: str, kind: str, where: str, default: Any = None) -> An
     return value
 
 
-def numbers(value: Any, what: str) -> np.ndarray:
+def numbers(value: Any, what: str, kinds: str = "iuf") -> np.ndarray:
     """An array of real numbers.
 
     Args:
         value: a number, or lists of them.
         what: its name, for errors.
+        kinds: NumPy's letters of the types that are numbers; with "b", truth values are.
 
     Raises:
         InputError: text, truth values, complex numbers, or lists of different lengths.
@@ -76,7 +77,7 @@ def numbers(value: Any, what: str) -> np.ndarray:
         found = np.asarray(value)
     except ValueError:  # lists of different lengths
         found = np.asarray(None)
-    if found.dtype.kind not in "iuf":
+    if found.dtype.kind not in kinds:
         raise errors.InputError(
             f"{_capital(what)} must be {KINDS['numbers']}, but is {reprlib.repr(value)}. Give real "
             "numbers, in lists of equal length."

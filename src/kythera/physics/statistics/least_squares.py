@@ -122,9 +122,6 @@ def least_squares(
     chi = _ChiSquare(model, x, y.value, known, begin)
     weight = np.diag(1 / errors_of_y)
     p = chi.minimum(weight, begin)
-    spread = (
-        weight @ covariance_of(y) @ weight if covariance is None else np.eye(y.size)
-    )
     if covariance is not None:  # from where the uncorrelated fit ends
         weight = _inverse_root(np.asarray(covariance, float), y)
         p = chi.minimum(weight, p)

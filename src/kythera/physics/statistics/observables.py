@@ -29,6 +29,7 @@ from kythera.physics.statistics.ensembles import (
     merged_constants,
     merged_ensembles,
 )
+from kythera.physics.statistics.entries import numbers as checked
 from kythera.text import format_measured
 
 RAMOS = "A. Ramos, Comput. Phys. Commun. 238 (2019) 19, arXiv:1809.01289"
@@ -107,6 +108,11 @@ class Observables:
         return str(self.estimate())
 
     def __len__(self) -> int:
+        if not self.shape:
+            raise errors.InputError(
+                "Entries are counted along the leading axis, but the shape is (): this is "
+                "one observable. Use it as it is, or `stack([it])`."
+            )
         return len(self.value)
 
     def __iter__(self):
@@ -133,8 +139,8 @@ class Observables:
             n_sigma: see `tau_exp`. Each is a number, or one for each ensemble by name.
 
         Raises:
-            InputError: a negative number, a name that is no ensemble's, a chain that is too
-                short for its tail.
+            InputError: no number or a negative one, a name that is no ensemble's, a chain
+                that is too short for its tail.
         """
         chosen = {"S": S, "tau_exp": tau_exp, "n_sigma": n_sigma}
         settings = checked_settings(self.ensembles, chosen)
@@ -186,16 +192,27 @@ class Observables:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> "Observables":
-        b = np.asarray(_value(other), float)
-        return _arithmetic(np.divide, self, other, 1 / b, -self.value / b**2)
+        b = _value(other)
+        with _quiet():
+            slopes = 1 / b, -self.value / b**2
+        return _arithmetic(np.divide, self, other, *slopes)
 
     def __rtruediv__(self, other: Any) -> "Observables":
-        slope = -np.asarray(other, float) / self.value**2
+        with _quiet():
+            slope = -_value(other) / self.value**2
         return _arithmetic(lambda a, b: b / a, self, other, slope, 0.0)
 
-    def __pow__(self, exponent: float) -> "Observables":
-        slope = exponent * self.value ** (exponent - 1.0)
-        return _arithmetic(np.power, self, exponent, slope, 0.0)
+    def __pow__(self, other: Any) -> "Observables":
+        a, b = self.value, _value(other)
+        with _quiet():
+            slope = np.where(b == 0, 0.0, b * a ** (b - 1))
+            other_slope = np.log(a) * a**b if isinstance(other, Observables) else 0.0
+        return _arithmetic(np.power, self, other, slope, other_slope)
+
+    def __rpow__(self, other: Any) -> "Observables":
+        with _quiet():
+            slope = np.log(_value(other)) * _value(other) ** self.value
+        return _arithmetic(lambda a, b: b**a, self, other, slope, 0.0)
 
 
 def observables(
@@ -222,12 +239,14 @@ def observables(
         the means over all samples, of shape (...).
 
     Raises:
-        InputError: fewer than 5 samples in a chain, samples that are not finite or do not
-            vary, chains of different observables, numbers that do not increase.
+        InputError: fewer than 5 samples in a chain, samples that are no real numbers, are
+            not finite or do not vary, chains of different observables, numbers that do not
+            increase.
     """
     named = samples if isinstance(samples, Mapping) else {"": samples}
     at = numbers if isinstance(numbers, Mapping) else dict.fromkeys(named, numbers)
-    arrays = {name: np.asarray(named[name], float) for name in sorted(named)}
+    what = f"Samples of ensemble {ensemble!r}"
+    arrays = {name: checked(named[name], what, "biuf") for name in sorted(named)}
     if not arrays or set(at) != set(arrays):
         raise errors.InputError(
             f"`numbers` must name the chains of `samples`, which are {sorted(arrays)}, but "
@@ -276,11 +295,16 @@ def constants(values: Any, covariance: Any, name: str) -> Observables:
         name: what is given twice under one name is the same, fully correlated.
 
     Raises:
-        InputError: a covariance that has another shape, is not symmetric or not
-            positive-semidefinite.
+        InputError: what are no finite real numbers, a covariance that has another shape, is
+            not symmetric or not positive-semidefinite.
     """
-    value = np.asarray(values, float)
-    matrix = np.asarray(covariance, float)
+    value = checked(values, f"The constants {name!r}")
+    matrix = checked(covariance, f"The covariance of the constants {name!r}")
+    if not np.isfinite(value).all() or not np.isfinite(matrix).all():
+        raise errors.InputError(
+            f"The constants {name!r} and their covariance must be finite, but are "
+            f"{value.tolist()} and {matrix.tolist()}. Leave out what is not known."
+        )
     if matrix.ndim < 2:
         matrix = np.diag(np.atleast_1d(matrix))
     size = value.size
@@ -306,8 +330,20 @@ def constants(values: Any, covariance: Any, name: str) -> Observables:
 
 
 def stack(parts: Any) -> Observables:
-    """Observables of equal shapes along a new leading axis."""
+    """Observables of equal shapes along a new leading axis.
+
+    Raises:
+        InputError: none, something else among them, or other shapes.
+    """
     parts = list(parts)
+    shapes = [getattr(part, "shape", ()) for part in parts]
+    others = [part for part in parts if not isinstance(part, Observables)]
+    if not parts or others or len(set(shapes)) > 1:
+        raise errors.InputError(
+            "Observables of equal shapes can be stacked, but there are "
+            f"{len(parts)} parts, {len(others)} of which are none, with the shapes {shapes}. "
+            "Write `number + 0 * a` for a number that has no error."
+        )
     value = np.stack([part.value for part in parts])
     pieces, begin = [], 0
     for part in parts:
@@ -321,21 +357,44 @@ def carried(value: Any, parts: list[tuple[Observables, Rows]]) -> Observables:
     """A quantity, and for each that it depends on how fluctuations pass on to it.
 
     Raises:
-        InputError: ensembles of one name have different configurations, or constants of one
-            name different covariances.
+        InputError: values that are not finite, ensembles of one name that have different
+            configurations, or constants of one name with different covariances.
     """
+    value = np.asarray(value, float)
+    check_finite(value, "values")
     return Observables(
-        np.asarray(value, float),
+        value,
         merged_ensembles([(part.ensembles, rows) for part, rows in parts]),
         merged_constants([(part.constants, rows) for part, rows in parts]),
     )
+
+
+def check_finite(numbers: np.ndarray, what: str) -> None:
+    """Refuse values, or slopes, that a function does not have at its arguments.
+
+    Args:
+        numbers: any shape.
+        what: their name, for errors.
+
+    Raises:
+        InputError: some are not finite.
+    """
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if bad.size:
+        raise errors.InputError(
+            f"Errors pass on only to finite {what}, but {bad.size} of {np.size(numbers)} are "
+            f"not (the first is number {bad[0]}: {np.ravel(numbers)[bad[0]]:g}). Look at "
+            "where the function is defined and smooth: a logarithm, a root, a division."
+        )
 
 
 def _arithmetic(
     function: Callable, one: Observables, other: Any, slope: Any, other_slope: Any
 ) -> Observables:
     """An elementwise function of two, of which the second may be a number."""
-    value = np.asarray(function(one.value, _value(other)), float)
+    b = _value(other)
+    with _quiet():
+        value = np.asarray(function(one.value, b), float)
     parts = [(one, _elementwise(one.shape, slope, value.shape))]
     if isinstance(other, Observables):
         parts.append((other, _elementwise(other.shape, other_slope, value.shape)))
@@ -344,6 +403,7 @@ def _arithmetic(
 
 def _elementwise(shape: tuple, slope: Any, out: tuple) -> Rows:
     factor = np.broadcast_to(slope, out)[..., None]
+    check_finite(factor, "slopes")
 
     def rows(own: np.ndarray) -> np.ndarray:
         count = own.shape[1]
@@ -358,5 +418,12 @@ def _placed(own: np.ndarray, rows: slice, size: int) -> np.ndarray:
     return found
 
 
+def _quiet() -> np.errstate:
+    """No warnings of NumPy: what is not finite is refused with a sentence."""
+    return np.errstate(all="ignore")
+
+
 def _value(other: Any) -> np.ndarray:
-    return other.value if isinstance(other, Observables) else np.asarray(other, float)
+    if isinstance(other, Observables):
+        return other.value
+    return checked(other, "What observables are combined with", "biuf")

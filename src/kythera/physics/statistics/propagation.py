@@ -11,7 +11,13 @@ from kythera import errors
 from kythera.core import compilation
 from kythera.core.precision import double_precision
 from kythera.physics.statistics.autocorrelation import autocorrelation_function
-from kythera.physics.statistics.observables import Estimate, Observables, carried
+from kythera.physics.statistics.checks import reals
+from kythera.physics.statistics.observables import (
+    Estimate,
+    Observables,
+    carried,
+    check_finite,
+)
 
 
 def derive(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -29,8 +35,10 @@ def derive(function: Callable[..., Any], *arguments: Any) -> Any:
         the tree that the function returns, each array as observables.
 
     Raises:
-        InputError: no argument is an `Observables`; ensembles of one name have different
-            configurations, or constants of one name different covariances.
+        InputError: no argument is an `Observables`, or one is a text; the function is
+            complex, or it or its derivative is not finite at the values; ensembles of one
+            name have different configurations, or constants of one name different
+            covariances.
     """
     leaves, tree = jax.tree.flatten(arguments, is_leaf=_is_observables)
     moving = [i for i, leaf in enumerate(leaves) if _is_observables(leaf)]
@@ -39,6 +47,12 @@ def derive(function: Callable[..., Any], *arguments: Any) -> Any:
             "Something to derive from must be an `Observables`, but the arguments are "
             f"{[type(leaf).__name__ for leaf in leaves]}. Call the function itself, or make "
             "`observables(samples)`."
+        )
+    if any(isinstance(leaf, str | bytes) for leaf in leaves):
+        raise errors.InputError(
+            "Arguments are observables and numbers, but one of "
+            f"{[type(leaf).__name__ for leaf in leaves]} is a text. Give it to the function "
+            "by a `lambda`."
         )
     inputs = [leaves[i] for i in moving]
     shapes: list[Any] = []
@@ -49,7 +63,12 @@ def derive(function: Callable[..., Any], *arguments: Any) -> Any:
             mine[i] = value
         found, structure = jax.tree.flatten(function(*jax.tree.unflatten(tree, mine)))
         shapes[:] = [structure]
-        return [jnp.asarray(v, float) for v in found]
+        if any(jnp.iscomplexobj(v) for v in found):
+            raise errors.InputError(
+                "Errors pass on to real numbers, but the function gives complex ones. Let "
+                "it return their real and imaginary parts."
+            )
+        return [reals(v, "What the function gives") for v in found]
 
     def both(*values: Any) -> tuple[list[Any], list[Any]]:
         found = results(*values)
@@ -81,6 +100,8 @@ def linear(value: Any, terms: list[tuple[Observables, Any]]) -> Observables:
     pieces = []
     for one, slopes in terms:
         matrix = np.asarray(slopes, float).reshape(value.size, one.size)
+        check_finite(value, "values")
+        check_finite(matrix, "slopes")
         pieces.append((one, lambda rows, matrix=matrix: matrix @ rows))
     return carried(value, pieces)
 
