@@ -55,6 +55,18 @@ def test_replicas_and_gaps_use_all_that_was_measured():
     assert gaps.stderr[0] > full.stderr[0]
 
 
+@pytest.mark.parametrize("S", [0.0, 2.0])
+def test_many_short_chains_have_errors_that_are_too_small(S):
+    """By sqrt(1 - R/n), as the documentation says: pulls are wider by sqrt(5/4)."""
+    x = np.random.default_rng(2).normal(size=(4000, 40, 5))
+    d = x - x.mean(2, keepdims=True)
+    found = gamma_method([Chain(c) for c in np.moveaxis(d, 1, 0)], S=S)
+    stderr = np.sqrt(np.mean(found.stderr**2) * 200)
+    assert stderr == pytest.approx(np.sqrt(1 - 40 / 200), rel=0.02)
+    pulls = x.mean((1, 2)) / found.stderr
+    assert pulls.std() == pytest.approx(np.sqrt(5 / 4), rel=0.03)
+
+
 def test_rows_do_not_see_each_other():
     chains = np.stack([ar1(1500, a, 5) for a in np.linspace(0, 0.97, 70)])
     chains -= chains.mean(1)[:, None]

@@ -26,8 +26,9 @@ def outputs(
 
     `derive(lambda tally: problem.score(design, tally).loss, outputs(problem, key=key))` is
     the loss with the error of an evaluation; `derive` makes anything else of them, and
-    `least_squares` fits to them. Events are independent, so that `estimate(S=0)` is exact;
-    where a simulator walks along a Markov chain, `estimate()` finds how far it remembers.
+    `least_squares` fits to them. Events are independent and stand in one chain, so that
+    `estimate(S=0)` is exact; where a simulator walks along a Markov chain, `estimate()`
+    finds how far it remembers.
 
     Args:
         problem: what is simulated, in its chunks; an evaluation with this key has the same

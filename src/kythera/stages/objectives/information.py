@@ -23,15 +23,20 @@ class MutualInformation(PerEventLoss):
 
     where the mean is over x itself and K truths x' of the source, independent of y
     (InfoNCE, arXiv:1807.03748). It is the bound of Donsker and Varadhan that MINE maximises,
-    normalised for each y, which makes it a mean over events; with x among the references no
-    critic can pass I, nor log(K + 1), 6.2 nats for K = 512: take more where the truth is
-    known to one part in a hundred. It is reached for t = log p(y | x) + c(y), which powers
-    of x up to the second give where the resolution is Gaussian.
+    normalised for each y, which makes it a mean over events. It holds on average over the
+    references. They are fixed, so a critic that is trained learns how they differ from the
+    source, and reads more than I by about k / 2K nats: where y says nothing, critics of
+    k = 2 features trained on 10,000 events read 0.03 for K = 32, 0.008 for 128, 0.002 for
+    512 and 0.0002 for 4096 in the mean, and several times as much with an unlucky draw.
+    Take many, as they cost little, and other ones for the number that you publish. No
+    critic passes log(K + 1), 8.3 nats for K = 4096: take more where the truth is known to
+    one part in a thousand. I is reached for t = log p(y | x) + c(y), which powers of x up
+    to the second give where the resolution is Gaussian.
 
     Args:
         features: truth -> f, shape (event, k), of order one.
         reference: features of many truths of the source, shape (reference, k):
-            `features(source(512, key=key))`.
+            `features(source(4096, key=key))`.
         name: of the term.
     """
 
@@ -58,7 +63,7 @@ class MutualInformation(PerEventLoss):
             raise errors.InputError(
                 "A critic needs as many outputs as the truth has features, but critic, "
                 f"features and references have the shapes {shapes}. Give the `Network` "
-                f"{features.shape[-1]} outputs, and `features(source(512, key=key))` as "
+                f"{features.shape[-1]} outputs, and `features(source(4096, key=key))` as "
                 "`reference`."
             )
         own = jnp.sum(critic * features, -1, keepdims=True)
