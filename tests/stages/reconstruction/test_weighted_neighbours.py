@@ -61,3 +61,46 @@ def test_bad_input_is_refused():
         WeightedNeighbours(features, x, jnp.ones(4), neighbours=4)
     with pytest.raises(errors.InputError, match="1 features and 0 targets"):
         WeightedNeighbours(features, x.at[1, 0].set(jnp.nan), jnp.ones(4), neighbours=2)
+    with pytest.raises(errors.InputError, match="`neighbours` .* but is 3.5"):
+        WeightedNeighbours(features, x, jnp.ones(4), neighbours=3.5)
+    stage = WeightedNeighbours(features, x, jnp.ones(4), neighbours=2)
+    for queries in (jnp.ones((5, 3)), jnp.ones((5, 1)), jnp.ones(2)):
+        with pytest.raises(errors.InputError, match=r"shape \(event, 2\)"):
+            stage(None, queries, key=KEY)
+    for options, match in (
+        ({"steps": -1}, "`steps` .* but is -1"),
+        ({"batch": 0}, "`batch` .* but is 0"),
+        ({"batch": 2.5}, "`batch` .* but is 2.5"),
+        ({"rate": 0.0}, "are 0.0 and 0.3"),
+        ({"rate": float("nan")}, "are nan and 0.3"),
+        ({"pull": -1.0}, "are 0.01 and -1.0"),
+    ):
+        with pytest.raises(errors.InputError, match=match):
+            stage.trained(KEY, **options)
+
+
+def test_features_that_are_no_numbers_give_none():
+    x, y, _ = sample(100, 0)
+    stage = WeightedNeighbours(features, x, y, neighbours=5)
+    good = jnp.asarray(x[:6], float)
+    queries = good.at[1, 0].set(jnp.nan).at[2, 1].set(jnp.inf).at[3].set(1e30)
+    want = np.array(stage(None, good, key=KEY))
+    want[1:4] = np.nan
+    for run in (stage, jax.jit(lambda *v, key: stage(*v, key=key))):
+        np.testing.assert_allclose(run(None, queries, key=KEY), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "near", "match"),
+    [
+        (((3,), (3,), (3, 1)), 0, "the shapes are"),
+        (((3, 1), (3,), (3,)), 0, "the shapes are"),
+        (((3, 1), (2,), (3, 1)), 0, "the shapes are"),
+        (((3, 1), (3,), (3, 1)), 3, "0 to 2, but go from 3 to 3"),
+        (((3, 1), (3,), (3, 1)), -1, "0 to 2, but go from -1 to -1"),
+    ],
+)
+def test_neighbours_that_are_none_are_refused(shapes, near, match):
+    targets, logs, biases = map(jnp.zeros, shapes)
+    with pytest.raises(errors.InputError, match=match):
+        weighted_mean(jnp.full((4, 2), near), targets, logs, biases)

@@ -11,12 +11,15 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from kythera import errors
+from kythera.core.checks import check_count
 from kythera.core.compilation import jit
 from kythera.core.stage import AbstractLearnedStage
 from kythera.core.types import Array, Float, Int, Key, Vector
+from kythera.physics.statistics.checks import known
 from kythera.stages.reconstruction.neighbours import nearest
 
 
@@ -35,7 +38,29 @@ def weighted_mean(
         targets: y_i of the training events.
         log_weights: ln w_i.
         biases: b_i, in the unit of the targets.
+
+    Raises:
+        InputError: shapes that do not fit, or a neighbour that is no training event.
     """
+    near, targets = jnp.asarray(near), jnp.asarray(targets)
+    shapes = near.shape, targets.shape, np.shape(log_weights), np.shape(biases)
+    if (
+        [len(s) for s in shapes] != [2, 2, 1, 2]
+        or shapes[1] != shapes[3]
+        or shapes[1][:1] != shapes[2]
+    ):
+        raise errors.InputError(
+            "Neighbours must have the shape (event, k), targets and biases (training, out), "
+            f"logarithms of weights (training,), but the shapes are {shapes[0]}, {shapes[1]}, "
+            f"{shapes[3]}, {shapes[2]}. Reshape them."
+        )
+    if known(near) and near.size:
+        low, up = int(jnp.min(near)), int(jnp.max(near))
+        if low < 0 or up >= len(targets):
+            raise errors.InputError(
+                f"Neighbours must be training events, 0 to {len(targets) - 1}, but go from "
+                f"{low} to {up}. Give numbers of rows of the targets."
+            )
     weights = jax.nn.softmax(log_weights[near], -1)
     return jnp.einsum("ek,eko->eo", weights, (targets + biases)[near])
 
@@ -47,7 +72,8 @@ class WeightedNeighbours(AbstractLearnedStage):
     `trained`, or under `Retrain`; the events themselves are never changed, so that they should
     be of the designs at which it is used. Features count as they are: give numbers of equal
     spread. The result jumps where the neighbours change, and its derivative by the features
-    is zero: it serves estimators that need no derivative of the reconstruction.
+    is zero: it serves estimators that need no derivative of the reconstruction. Where a
+    feature is not finite, or so far off that squares overflow, the result is NaN.
 
     Args:
         features: (design, signal) -> numbers, shape (event, inputs).
@@ -57,7 +83,8 @@ class WeightedNeighbours(AbstractLearnedStage):
 
     Raises:
         InputError: features and targets of different numbers of events, values that are not
-            finite, or too few events for the neighbours.
+            finite, neighbours that are no whole number, or too few events for them; at the
+            call, another number of features than the training events have.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -97,9 +124,10 @@ class WeightedNeighbours(AbstractLearnedStage):
                 f"{int(jnp.sum(~jnp.isfinite(targets)))} targets are not. Leave these "
                 "events out."
             )
-        if not 1 <= neighbours < len(events):
+        check_count("neighbours", neighbours, "Try 20")
+        if neighbours >= len(events):
             raise errors.InputError(
-                "Neighbours must be at least 1 and fewer than the training events, but "
+                "Neighbours must be fewer than the training events, but "
                 f"there are {neighbours} of {len(events)}. Lower `neighbours`, or give "
                 "more events."
             )
@@ -118,7 +146,14 @@ class WeightedNeighbours(AbstractLearnedStage):
 
     def __call__(self, design: Any, x: Any, *, key: Key) -> Float[Array, "event out"]:
         """Shape (event, outputs)."""
-        return _predicted(self, jnp.asarray(self.features(design, x), float))
+        features = jnp.asarray(self.features(design, x), float)
+        inputs = self.events.shape[1]
+        if features.ndim != 2 or features.shape[1] != inputs:
+            raise errors.InputError(
+                f"Features must have the shape (event, {inputs}), as the training events "
+                f"have, but it is {features.shape}. Give the same features in `features`."
+            )
+        return _predicted(self, features)
 
     def trained(
         self,
@@ -143,15 +178,27 @@ class WeightedNeighbours(AbstractLearnedStage):
                 variance of the targets for biases of their standard deviation and
                 logarithms of weights of 1. Without it noisy targets are learned by heart; more
                 of it where they are noisier.
+
+        Raises:
+            InputError: steps or a batch that are no whole number above 0, a rate that is
+                not > 0, or a pull below 0.
         """
+        check_count("steps", steps, "Try 1000")
+        check_count("batch", batch, "Try 256")
+        if not (0 < rate < np.inf and 0 <= pull < np.inf):
+            raise errors.InputError(
+                f"`rate` must be > 0 and `pull` >= 0, but they are {rate} and {pull}. Try "
+                "0.01 and 0.3."
+            )
         return _train(self, key, (steps, batch, rate, pull))
 
 
 @jit
 def _predicted(stage: WeightedNeighbours, x: Array) -> Array:
-    near, _ = nearest(stage.events, stage.neighbours, queries=x)
+    near, exists = nearest(stage.events, stage.neighbours, queries=x)
     targets = jax.lax.stop_gradient(stage.targets)
-    return weighted_mean(near, targets, stage.log_weights, stage.biases)
+    found = weighted_mean(near, targets, stage.log_weights, stage.biases)
+    return jnp.where(jnp.all(exists, -1, keepdims=True), found, jnp.nan)
 
 
 @jit
