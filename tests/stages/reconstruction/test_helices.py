@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kythera import errors
 from kythera.physics.scattering import layer_variances
 from kythera.stages.reconstruction.helices import (
     HelixHits,
@@ -139,6 +140,27 @@ def test_derivatives_are_exact_and_few_hits_are_not_found(x64):
     assert slopes[0][1, 3] == pytest.approx(want, rel=1e-5)
     want = (value(azimuth, 1.01) - value(azimuth, 0.99)) / 0.02
     assert slopes[1] == pytest.approx(want, rel=1e-3)
+
+
+def test_layers_and_hits_that_do_not_fit_are_refused():
+    good = tracker(3)
+    for rows, match in (
+        ((np.ones(3), np.ones(3), np.ones(1)), r"shapes are \(3,\), .* \(1,\)"),
+        ((np.ones(3), np.ones(4), np.ones(3)), "one hit of each track"),
+    ):
+        with pytest.raises(errors.InputError, match=match):
+            start(good, *rows)
+        with pytest.raises(errors.InputError, match=match):
+            fit_helices(HelixHits(good, *(v[None] for v in rows)))
+    ones, rising = np.ones(2), np.array([0.1, 0.2])
+    for rows, match in (
+        ((rising[::-1], ones, ones, ones), "must rise"),
+        ((rising, ones, ones, -ones), "thicknesses must be >= 0"),
+        ((rising, 0 * ones, ones, ones), "must be > 0 m"),
+        ((rising, ones, np.ones(3), ones), r"\(3,\)"),
+    ):
+        with pytest.raises(errors.InputError, match=match):
+            Tracker(*rows, FIELD)
 
 
 @pytest.mark.parametrize("junk", [np.nan, np.inf, 1e38])

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from kythera import errors
+from kythera.core.pipeline import Trace
+from kythera.stages.objectives.condensation import CondensationLoss
 from kythera.stages.reconstruction.object_condensation import (
+    Condensed,
+    FindObjects,
     condensation,
     find_objects,
     payload_loss,
@@ -148,10 +152,90 @@ def test_no_hits_no_objects_and_bad_words(event):
     terms, said = told(beta, place, 0 * own, THERE)
     assert terms.noise == pytest.approx(np.mean(BETA))
     assert (terms.attraction, terms.repulsion, terms.seeds, said) == (0, 0, 0, 0)
-    with pytest.raises(errors.InputError, match="at least 1, but is 0"):
-        condensation(beta, place, own, 0)
+    for objects in (0, 2.5):
+        with pytest.raises(errors.InputError, match=f"`objects` .* but is {objects}"):
+            condensation(beta, place, own, objects)
     with pytest.raises(errors.InputError, match="Did you mean 'hits'"):
         payload_loss(beta, beta, own, 3, normalised="hit")
+
+
+def test_every_number_below_one_is_noise(event):
+    beta, place, own = event
+    want, said = told(*event, THERE)
+    other, told_of = told(beta, place, np.where(own == 0, -1, own), THERE)
+    np.testing.assert_array_equal(other, want)
+    assert told_of == said
+
+
+def test_objects_beyond_the_most_are_refused_or_not_there(event):
+    beta, place, own = event
+    for function in (
+        lambda own: condensation(beta, place, own, OBJECTS),
+        lambda own: payload_loss(beta, beta, own, OBJECTS),
+    ):
+        with pytest.raises(errors.InputError, match="most `objects`, 5, .* object 9"):
+            function(np.where(np.arange(10) == 2, 9, own))
+
+
+@pytest.mark.parametrize("normalised", ["hits", "objects"])
+def test_objects_beyond_the_most_are_not_there_under_jit(event, normalised):
+    beta, place, own = event
+    far, here = np.where(np.arange(10) == 2, 9, own), THERE & (np.arange(10) != 2)
+    found = told(beta, place, far, THERE, normalised=normalised)[0]
+    want = told(beta, place, own, here, normalised=normalised)[0]
+    np.testing.assert_allclose(found, want, rtol=1e-12)
+
+    @jax.jit
+    def said(own, present):
+        kwargs = {"present": present, "normalised": normalised}
+        return payload_loss(beta, beta, own, OBJECTS, **kwargs)
+
+    assert said(far, THERE) == pytest.approx(float(said(own, here)), rel=1e-12)
+
+
+def test_the_objective_has_the_same_numbers(event):
+    beta, place, own = (v[None] for v in event)
+    there = Condensed(
+        beta, np.where(THERE[None, :, None], place, 0), place, THERE[None]
+    )
+
+    def loss(own, **options):
+        goal = CondensationLoss(lambda design, trace: (own, beta), OBJECTS, **options)
+        return goal.loss(None, Trace(None, None, there, None))
+
+    none = loss(np.where(own == 0, -1, own))
+    assert none["noise"] == pytest.approx(0.1 * 0.125)
+    jax.tree.map(np.testing.assert_array_equal, none, loss(own))
+    with pytest.raises(errors.InputError, match="most `objects`, 5, .* object 7"):
+        loss(np.where(own == 1, 7, own))
+    with pytest.raises(errors.InputError, match="Did you mean 'gaussian'"):
+        loss(own, repulsion="gaussan")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "match"),
+    [
+        (((4,), (4,)), r"shapes are \(4,\), \(4,\)"),
+        (((4,), (1, 2)), "shapes are"),
+        (((2, 4), (2, 4, 2)), "vmap"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shapes, match):
+    beta, place = map(jnp.zeros, shapes)
+    with pytest.raises(errors.InputError, match=match):
+        find_objects(beta, place)
+    with pytest.raises(errors.InputError, match=match):
+        condensation(beta, place, beta, 3)
+
+
+@pytest.mark.parametrize(
+    "cuts", [{"least_beta": np.nan}, {"least_beta": 1.5}, {"distance": -0.8}]
+)
+def test_cuts_that_cannot_be_are_refused(cuts):
+    with pytest.raises(errors.InputError, match="in .0, 1. and `distance` > 0"):
+        find_objects(jnp.ones(3), jnp.ones((3, 2)), **cuts)
+    with pytest.raises(errors.InputError, match="in .0, 1. and `distance` > 0"):
+        FindObjects(**cuts)
 
 
 @jax.jit

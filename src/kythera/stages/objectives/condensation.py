@@ -12,6 +12,8 @@ from kythera.core.pipeline import Trace
 from kythera.core.types import Array, Float, Int
 from kythera.stages.reconstruction.object_condensation import (
     Condensed,
+    check_objects,
+    check_words,
     condensation,
     payload_loss,
 )
@@ -24,14 +26,19 @@ class CondensationLoss(PerEventLoss):
     and `payload_loss`.
 
     Args:
-        truth: (design, trace) -> for each hit its object, 1 to `objects` or 0 for noise, shape
-            (event, hit), and how wrong its payload is, the same shape, >= 0.
+        truth: (design, trace) -> for each hit its object, 1 to `objects`, or below 1 for
+            noise, shape (event, hit), and how wrong its payload is, the same shape, >= 0.
+            Hits of larger numbers are refused, or left out where JAX traces.
         objects: the most objects that an event can have.
         noise: s_B.
         scale: s_C.
         least_charge: q_min.
         normalised: of attraction and repulsion, "hits" or "objects".
         repulsion: "hinge" or "gaussian".
+
+    Raises:
+        InputError: objects below 1, or a word that is not known; at the call, a hit of an
+            object above `objects`.
     """
 
     truth: Callable[
@@ -49,9 +56,15 @@ class CondensationLoss(PerEventLoss):
         "arXiv:2002.03605",
     )
 
+    def __check_init__(self):
+        """Refuse options that cannot be."""
+        check_words(self.objects, self.normalised, self.repulsion)
+
     def loss(self, design: Any, trace: Trace) -> dict[str, Float[Array, " event"]]:
         """Terms of the names attraction, repulsion, seeds, noise and payload."""
-        return _terms(self, trace.reco, *self.truth(design, trace))
+        object_of, wrong = self.truth(design, trace)
+        check_objects(object_of, self.objects, trace.reco.present)
+        return _terms(self, trace.reco, object_of, wrong)
 
 
 @jit

@@ -9,7 +9,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from kythera import errors
 from kythera.core.compilation import jit
 from kythera.core.small_matrices import solve
 from kythera.core.types import Array, Float, Scalar, Vector
@@ -30,6 +32,10 @@ class Tracker(eqx.Module):
         axial: standard error along z, m, (layer,).
         thickness: x/X0 of each, crossed at right angles, (layer,).
         field: T.
+
+    Raises:
+        InputError: radii that do not rise from above 0, errors that are not > 0, a negative
+            thickness, or different numbers of layers (of JAX's arrays, where they are used).
     """
 
     radius: Float[Array, " layer"]
@@ -37,6 +43,26 @@ class Tracker(eqx.Module):
     axial: Float[Array, " layer"]
     thickness: Float[Array, " layer"]
     field: Scalar | float
+
+    def __check_init__(self):
+        """Refuse layers that are in no order, or measure without errors."""
+        rows = self.radius, self.azimuthal, self.axial, self.thickness
+        if any(isinstance(v, jax.Array) for v in rows):
+            return  # maybe while JAX traces
+        radius, azimuthal, axial, thickness = map(np.asarray, rows)
+        _check_layers(*rows)
+        if not (np.all(np.diff(radius, prepend=0) > 0) and np.all(thickness >= 0)):
+            raise errors.InputError(
+                "Radii of layers must rise, from above 0 m, and thicknesses must be >= 0, but "
+                f"they are {radius.tolist()} and {thickness.tolist()}. Sort the layers from "
+                "inside to outside."
+            )
+        if not (np.all(azimuthal > 0) and np.all(axial > 0)):
+            raise errors.InputError(
+                "Standard errors of layers must be > 0 m, but are "
+                f"{azimuthal.tolist()} and {axial.tolist()}. Give hits that are missing a "
+                "weight of 0."
+            )
 
 
 class HelixHits(eqx.Module):
@@ -162,7 +188,11 @@ def helix_hits(
         z: measured, m.
         weight: of each hit; a layer that the reference does not reach counts as missed.
         mass: of the particle, GeV.
+
+    Raises:
+        InputError: different numbers of layers and hits.
     """
+    _check_layers(tracker.radius, azimuth, z, weight)
     helix = Helix(*parameters)
     azimuth, z = (jnp.where(weight != 0, v, 0.0) for v in (azimuth, z))
 
@@ -206,8 +236,22 @@ def start(
 ) -> Vector:
     """A helix near the hits: azimuth = phi + w r / 2 + d0 / r, z = z0 + dip r.
 
-    The first order in curvature and d0, fitted without scattering.
+    The first order in curvature and d0, fitted without scattering. All are 0 where the hits
+    determine no helix: fewer than three with a weight above 0, or no field.
+
+    Args:
+        tracker: the layers.
+        azimuth: measured, rad.
+        z: measured, m.
+        weight: of each hit, 0 where it is missing.
+
+    Returns:
+        d0, phi, curvature, z0, dip.
+
+    Raises:
+        InputError: different numbers of layers and hits.
     """
+    _check_layers(tracker.radius, azimuth, z, weight)
     azimuth, z = (jnp.where(weight != 0, v, 0.0) for v in (azimuth, z))
     some = azimuth[jnp.argmax(weight)]
     azimuth = some + jnp.arctan2(jnp.sin(azimuth - some), jnp.cos(azimuth - some))
@@ -224,6 +268,17 @@ def start(
         noise=jnp.zeros((len(r), 5, 5)),
     )
     return least_squares(hits).parameters[0]
+
+
+def _check_layers(radius: Any, *rows: Any) -> None:
+    """Refuse shapes that would be stretched to each other."""
+    shapes = [np.shape(v) for v in (radius, *rows)]
+    if len(shapes[0]) != 1 or set(shapes) != {shapes[0]}:
+        raise errors.InputError(
+            "Each layer must have a radius, and one hit of each track, with a weight, but the "
+            f"shapes are {', '.join(map(str, shapes))}. Give as many of all, missing hits "
+            "with a weight of 0."
+        )
 
 
 def fit_helix(
@@ -247,6 +302,9 @@ def fit_helix(
 
     Returns:
         d0, phi, curvature, z0, dip, and the last linear fit about them.
+
+    Raises:
+        InputError: different numbers of layers and hits.
     """
 
     def fit(parameters: Vector) -> Fit:
@@ -283,12 +341,15 @@ def fit_helices(hits: HelixHits, mass: float = pion_mass) -> Tracks:
     Args:
         hits: one track in each event.
         mass: of the particles, GeV; by default that of a pion.
+
+    Raises:
+        InputError: different numbers of layers and hits.
     """
 
     def event(azimuth: Array, z: Array, weight: Array) -> Tracks:
         parameters, fit = fit_helix(hits.tracker, azimuth, z, weight, mass)
-        errors = jnp.sqrt(jnp.maximum(jnp.diagonal(fit.covariance[0]), 0.0))
-        still = jnp.all(jnp.abs(fit.parameters[0]) <= 0.01 * errors)
+        sigma = jnp.sqrt(jnp.maximum(jnp.diagonal(fit.covariance[0]), 0.0))
+        still = jnp.all(jnp.abs(fit.parameters[0]) <= 0.01 * sigma)
         found = fit.found & still
         whole = Helix(*parameters), fit.covariance[0], fit.chi2, fit.freedom
         helix, covariance, chi2, freedom = jax.tree.map(

@@ -3,6 +3,9 @@
 J. Kieseler, Object condensation: one-stage grid-free multi-object reconstruction in physics
 detectors, graph, and image data, Eur. Phys. J. C 80 (2020) 886, arXiv:2002.03605. What other
 codes of that name do differently is on the page "Reconstruction" of the documentation.
+
+The truth of a hit is the number of its object, from 1 on; every number below 1 is noise. What
+`find_objects` gives are no such numbers: it names hits, of which the first is 0.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -12,10 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from kythera import errors
+from kythera.core.checks import check_count
 from kythera.core.compilation import jit
 from kythera.core.safe import safe_sqrt
 from kythera.core.stage import AbstractStage
 from kythera.core.types import Array, Bool, Float, Int, Key, Scalar
+from kythera.physics.statistics.checks import known
 
 # The charge arctanh^2 beta diverges at 1: from here on it is constant.
 SURE = 1 - 1e-4
@@ -91,7 +96,8 @@ def condensation(
     Args:
         beta: of each hit.
         place: of each hit.
-        object_of: 1 to `objects`, or 0 for noise.
+        object_of: 1 to `objects`; noise below 1, such as 0 or -1. Larger numbers are refused;
+            inside of `jit`, where nobody knows them, such hits count as not there.
         objects: the most objects that an event can have.
         present: which hits there are; by default all.
         least_charge: q_min.
@@ -101,14 +107,15 @@ def condensation(
         repulsion: "hinge", as above, or "gaussian", exp(-4 d^2), that reaches further.
 
     Raises:
-        InputError: objects below 1, or a word that is not known.
+        InputError: objects below 1, a hit of an object above `objects`, shapes that do not
+            fit, or a word that is not known.
     """
-    _check(objects, normalised, repulsion)
-    if present is None:
-        present = jnp.ones(beta.shape, bool)
+    check_words(objects, normalised, repulsion)
+    present = _there(beta, place, present)
+    present = _numbered(object_of, objects, present)
     beta, place = jnp.where(present, beta, 0.0), jnp.where(present[:, None], place, 0.0)
-    known = jnp.arange(1, objects + 1)
-    member = (object_of[:, None] == known) & present[:, None]  # (hit, object)
+    numbers = jnp.arange(1, objects + 1)
+    member = (object_of[:, None] == numbers) & present[:, None]  # (hit, object)
     other = ~member & present[:, None]
     exists = jnp.any(member, 0)
     q = charge(beta, least_charge)
@@ -127,7 +134,7 @@ def condensation(
     else:
         own = count * jnp.maximum(jnp.sum(member, 0), 1)
         others = count * jnp.maximum(jnp.sum(other, 0), 1)
-    noise = present & (object_of == 0)
+    noise = present & (object_of < 1)
     return Terms(
         jnp.sum(pulled / own),
         jnp.sum(pushed / others),
@@ -154,17 +161,20 @@ def payload_loss(
     Args:
         beta: of each hit.
         loss: L_i, of each hit.
-        object_of: 1 to `objects`, or 0 for noise.
+        object_of: 1 to `objects`; noise below 1, such as 0 or -1. Larger numbers are refused;
+            inside of `jit`, where nobody knows them, such hits count as not there.
         objects: the most objects that an event can have.
         present: which hits there are; by default all.
         normalised: over all "hits" (Eq. 10), or "objects" (Eq. 11).
 
     Raises:
-        InputError: objects below 1, or a word that is not known.
+        InputError: objects below 1, a hit of an object above `objects`, or a word that is
+            not known.
     """
-    _check(objects, normalised, "hinge")
+    check_words(objects, normalised)
     if present is None:
         present = jnp.ones(beta.shape, bool)
+    present = _numbered(object_of, objects, present)
     counts = present & (object_of > 0)
     weight = jnp.where(counts, charge(jnp.where(present, beta, 0.0), 0.0), 0.0)
     loss = jnp.where(counts, loss, 0.0)
@@ -197,9 +207,14 @@ def find_objects(
         present: which hits there are; by default all. The others are -1.
         least_beta: t_beta, about 0.1.
         distance: t_d, 0.1 to 1.
+
+    Raises:
+        InputError: shapes that do not fit, a threshold outside of [0, 1], or a distance that
+            is not > 0.
     """
+    _check_cuts(least_beta, distance)
+    present = _there(beta, place, present)
     beta, place = jax.lax.stop_gradient((beta, place))
-    free = jnp.ones(beta.shape, bool) if present is None else present
 
     def left(state: tuple[Array, Array]) -> Array:
         return jnp.any(state[0] & (beta > least_beta))
@@ -211,7 +226,7 @@ def find_objects(
         own = free & ((square < distance**2) | (jnp.arange(len(beta)) == seed))
         return free & ~own, jnp.where(own, seed, speaker)
 
-    return jax.lax.while_loop(left, take, (free, jnp.full(beta.shape, -1)))[1]
+    return jax.lax.while_loop(left, take, (present, jnp.full(beta.shape, -1)))[1]
 
 
 class FindObjects(AbstractStage[Any, Condensed, Int[Array, "event hit"]]):
@@ -223,6 +238,9 @@ class FindObjects(AbstractStage[Any, Condensed, Int[Array, "event hit"]]):
     Args:
         least_beta: t_beta.
         distance: t_d.
+
+    Raises:
+        InputError: a threshold outside of [0, 1], or a distance that is not > 0.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -232,6 +250,10 @@ class FindObjects(AbstractStage[Any, Condensed, Int[Array, "event hit"]]):
     )
     least_beta: float = 0.1
     distance: float = 0.8
+
+    def __check_init__(self):
+        """Refuse cuts that find nothing, or anything."""
+        _check_cuts(self.least_beta, self.distance)
 
     def __call__(
         self, design: Any, x: Condensed, *, key: Key
@@ -256,18 +278,79 @@ def _ratio(above: Array, below: Array) -> Array:
     return jnp.where(some, above / jnp.where(some, below, 1.0), 0.0)
 
 
-def _check(objects: int, normalised: str, repulsion: str) -> None:
-    if objects < 1:
+def _there(beta: Array, place: Array, present: Array | None) -> Array:
+    """Which hits there are; refuse shapes that would be stretched to each other."""
+    shapes = jnp.shape(beta), jnp.shape(place), jnp.shape(beta)
+    if present is not None:
+        shapes = *shapes[:2], jnp.shape(present)
+    if (
+        len(shapes[0]) != 1
+        or len(shapes[1]) != 2
+        or {s[:1] for s in shapes} != {shapes[0]}
+    ):
         raise errors.InputError(
-            f"`objects`, the most that an event can have, must be at least 1, but is "
-            f"{objects}. Take the largest number in your sample."
+            "The hits of one event must have a beta of shape (hit,), a place of (hit, places) "
+            f"and present of (hit,), but the shapes are {shapes[0]}, {shapes[1]} and "
+            f"{shapes[2]}. Reshape them, or take `jax.vmap` for more events."
         )
-    for name, word, known in (
+    return jnp.ones(shapes[0], bool) if present is None else jnp.asarray(present, bool)
+
+
+def _numbered(object_of: Array, objects: int, present: Array) -> Array:
+    """Which hits there are whose object can be."""
+    check_objects(object_of, objects, present)
+    return present & (object_of <= objects)
+
+
+def check_objects(object_of: Any, objects: int, present: Any = True) -> None:
+    """Refuse hits of more objects than there can be, where values are known.
+
+    Args:
+        object_of: of each hit, any shape.
+        objects: the most that an event can have.
+        present: which hits there are, of the same shape.
+
+    Raises:
+        InputError: a number above `objects`.
+    """
+    if not known(object_of, present):
+        return
+    largest = jnp.max(jnp.where(present, object_of, 0), initial=0)
+    if largest > objects:
+        raise errors.InputError(
+            f"Numbers of objects must be at most `objects`, {objects}, but a hit belongs to "
+            f"object {int(largest)}. Raise `objects`, or number those of each event from 1."
+        )
+
+
+def _check_cuts(least_beta: Any, distance: Any) -> None:
+    if not known(least_beta, distance):
+        return
+    if not (0 <= least_beta <= 1 and distance > 0):
+        raise errors.InputError(
+            "`least_beta` must be in [0, 1] and `distance` > 0, but they are "
+            f"{least_beta} and {distance}. Try 0.1 and 0.8."
+        )
+
+
+def check_words(objects: int, normalised: str, repulsion: str = "hinge") -> None:
+    """Refuse options of the loss that cannot be.
+
+    Args:
+        objects: the most that an event can have.
+        normalised: by "hits" or "objects".
+        repulsion: "hinge" or "gaussian".
+
+    Raises:
+        InputError: objects below 1, or a word that is not known.
+    """
+    check_count("objects", objects, "Take the largest number in your sample")
+    for name, word, words in (
         ("normalised", normalised, ("hits", "objects")),
         ("repulsion", repulsion, ("hinge", "gaussian")),
     ):
-        if word not in known:
+        if word not in words:
             raise errors.InputError(
-                f"`{name}` must be one of {known}, but is {word!r}. "
-                + errors.nearest(word, known)
+                f"`{name}` must be one of {words}, but is {word!r}. "
+                + errors.nearest(word, words)
             )
