@@ -11,6 +11,7 @@ from kythera.core.compilation import jit
 from kythera.core.measure import measure
 from kythera.instruments import inferno_toy
 from kythera.instruments.inferno_toy import exact, simulator
+from kythera.instruments.inferno_toy.problem import uncertainty
 
 # An independent quadrature, 361 x 361 x 120 nodes.
 SIGMAS = (14.705, 15.503, 15.634, 15.605, 16.877)
@@ -80,9 +81,22 @@ def test_the_gradient_is_a_difference(x64, getkey):
     [
         ({"benchmark": 5}, "0 to 4.*`benchmark` is 5"),
         ({"objective": "bse"}, "'bse'.*'bce'"),
-        ({"bins": 1}, "two bins.*`bins` is 1"),
+        ({"benchmark": 2.0}, "0 to 4.*`benchmark` is 2.0"),
+        ({"benchmark": -1}, "0 to 4.*`benchmark` is -1"),
+        ({"bins": 1}, "`bins` .* >= 2, but is 1"),
+        ({"width": 2.5}, "`width` .* >= 1, but is 2.5"),
+        ({"temperature": 0}, "`temperature` .* > 0 .* but is 0"),
+        ({"temperature": float("nan")}, "`temperature` .* but is nan"),
     ],
 )
 def test_bad_input_is_refused(options, match):
     with pytest.raises(errors.InputError, match=match):
         inferno_toy.problem(**options)
+
+
+@pytest.mark.parametrize("benchmark", [-1, 7, 2.0])
+def test_benchmarks_that_are_none_have_no_error(benchmark):
+    with pytest.raises(errors.InputError, match=f"0 to 4.*is {benchmark}"):
+        exact.analytical(benchmark, np.eye(4))
+    with pytest.raises(errors.InputError, match=f"0 to 4.*is {benchmark}"):
+        uncertainty(benchmark, "sigma")

@@ -99,7 +99,9 @@ def test_negative_counts_are_an_error():
             lambda: GOAL.tally(None, Trace(None, None, None, {"signal": np.ones(2)})),
             "Name them alike",
         ),
-        (lambda: three_blobs.problem(bins=1), "two bins .* `bins` is 1"),
+        (lambda: three_blobs.problem(bins=1), "`bins` .* >= 2, but is 1"),
+        (lambda: three_blobs.problem(bins=2.5), "`bins` .* >= 2, but is 2.5"),
+        (lambda: three_blobs.problem(units=0), "`units` .* >= 1, but is 0"),
     ],
 )
 def test_bad_input(call, message):

@@ -6,7 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kythera.core.types import Array, Float
-from kythera.instruments.inferno_toy.problem import NORMALISATIONS, SHIFTS
+from kythera.instruments.inferno_toy.problem import (
+    NORMALISATIONS,
+    SHIFTS,
+    check_benchmark,
+)
 from kythera.instruments.inferno_toy.simulator import (
     MEAN,
     NOMINAL,
@@ -78,7 +82,11 @@ def analytical(benchmark: int, matrix: np.ndarray | None = None) -> float:
     Args:
         benchmark: 0 to 4.
         matrix: of `information`; computed where it is not given.
+
+    Raises:
+        InputError: an unknown benchmark.
     """
+    check_benchmark(benchmark)
     matrix = information() if matrix is None else matrix
     widths = {"signal": math.inf, **SHIFTS[benchmark], **NORMALISATIONS[benchmark]}
     free = [PARAMETERS.index(name) for name in widths]

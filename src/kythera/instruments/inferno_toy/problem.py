@@ -1,12 +1,14 @@
 """Which summary of an event measures the signal best, background uncertainties included."""
 
 import math
+import numbers
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from kythera import errors
+from kythera.core.checks import check_count
 from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
 from kythera.core.space import Real, Space
@@ -53,7 +55,11 @@ def uncertainty(
             and 1; 4: the background's count as well, known to 100 of 1000.
         form: of the loss.
         hard: with the paper's templates instead of derivatives.
+
+    Raises:
+        InputError: an unknown benchmark.
     """
+    check_benchmark(benchmark)
     shifts = SHIFTS[benchmark]
     steps = {path: STEPS[path] for path in shifts} if hard else {}
     return ExpectedUncertainty(
@@ -102,7 +108,7 @@ def problem(
         events: pairs of a signal and a background event in one evaluation.
         bins: of the summary (of a classifier's probability).
         width: of the two hidden layers.
-        temperature: of the softmax.
+        temperature: of the softmax, > 0.
         seed: of the weights at the start.
 
     Returns:
@@ -110,9 +116,10 @@ def problem(
         and the paper's templates is what is reported of it.
 
     Raises:
-        InputError: an unknown benchmark or objective, or numbers below one.
+        InputError: an unknown benchmark or objective, bins or units that are no whole
+            numbers or too few, or a temperature that is not > 0.
     """
-    _check(benchmark, objective, bins, width)
+    _check(benchmark, objective, bins, width, temperature)
     inferno = objective == "inferno"
     sizes = (3, width, width, bins if inferno else 2)
     start = fresh(sizes, jax.random.key(seed))
@@ -133,18 +140,35 @@ def problem(
     )
 
 
-def _check(benchmark: int, objective: str, bins: int, width: int) -> None:
-    if benchmark not in range(len(SHIFTS)):
+def check_benchmark(benchmark: int) -> None:
+    """Refuse what is none of the five.
+
+    Args:
+        benchmark: 0 to 4.
+
+    Raises:
+        InputError: anything else, also 2.0.
+    """
+    whole = isinstance(benchmark, numbers.Integral) and not isinstance(benchmark, bool)
+    if not whole or benchmark not in range(len(SHIFTS)):
         raise errors.InputError(
-            f"The benchmarks are 0 to {len(SHIFTS) - 1}, but `benchmark` is {benchmark}. "
+            f"The benchmarks are 0 to {len(SHIFTS) - 1}, but `benchmark` is {benchmark!r}. "
             "Give 2 for unknown shift and rate."
         )
+
+
+def _check(
+    benchmark: int, objective: str, bins: int, width: int, temperature: float
+) -> None:
+    check_benchmark(benchmark)
     if objective not in OBJECTIVES:
         raise errors.InputError(
             f"{objective!r} is no objective. {errors.nearest(objective, OBJECTIVES)}"
         )
-    if bins < 2 or width < 1:
+    check_count("bins", bins, "The paper has 10", least=2)
+    check_count("width", width, "The paper has 100")
+    if not (isinstance(temperature, numbers.Real) and 0 < temperature < math.inf):
         raise errors.InputError(
-            "A summary needs at least two bins and one unit in each layer, but `bins` is "
-            f"{bins} and `width` {width}. The paper has 10 and 100."
+            "The `temperature` of the softmax must be > 0 and finite, but is "
+            f"{temperature!r}. Try 0.1; what is reported is the limit of 0 anyway."
         )

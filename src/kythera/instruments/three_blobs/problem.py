@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from kythera import errors
+from kythera.core.checks import check_count
 from kythera.core.pipeline import Pipeline
 from kythera.core.problem import Problem
 from kythera.core.space import Real, Space
@@ -60,13 +60,10 @@ def problem(
         their CLs, p0 or sigma itself.
 
     Raises:
-        InputError: fewer than two bins, or no unit.
+        InputError: fewer than two bins, no unit, or numbers of them that are not whole.
     """
-    if bins < 2 or units < 1:
-        raise errors.InputError(
-            "An observable needs at least two bins and one unit, but `bins` is "
-            f"{bins} and `units` {units}. Try 4 and 16."
-        )
+    check_count("bins", bins, "Try 4", least=2)
+    check_count("units", units, "Try 16")
     start = fresh(units, jax.random.key(seed))
     summary = Summary(_Bins(bins, False), _Bins(bins, True))
     line = Pipeline(Points(), Blobs(), Observed(), summary)
