@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from kythera import errors
 from kythera.core.pipeline import Trace
@@ -62,6 +63,51 @@ def test_spectrum_angles_and_cores(getkey):
     assert sine.mean() == pytest.approx(np.sin(65 * deg) / 2, abs=0.01)
     assert np.abs(np.asarray(rows.x)).max() <= 2 * km
     assert sky.area == 16e6
+
+
+@pytest.mark.parametrize("index", [-30.0, 0.0, 1.0, 1.000001, 2.7, 9.0, 60.0])
+def test_energies_are_the_quantiles_of_the_spectrum(getkey, index):
+    count = 20_000
+    energy = np.sort(np.asarray(Sky(index=index)(count, key=getkey()).energy, float))
+    assert np.all(np.isfinite(energy))
+    assert energy[0] >= LOWEST * (1 - 1e-6)
+    assert energy[-1] <= HIGHEST * (1 + 1e-6)
+    # the fraction of the integral of E^-index below each, from logarithms
+    p, span, x = 1 - index, np.log(HIGHEST / LOWEST), np.log(energy / LOWEST)
+    below = x / span if p == 0 else np.expm1(p * x) / np.expm1(p * span)
+    assert stats.kstest(below, "uniform").pvalue > 1e-4
+    # median and mean, within four of their errors
+    assert np.median(below) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(count))
+    grid = np.linspace(0, span, 200_001)
+    density = np.exp(p * (grid - (span if p > 0 else 0)))
+    mean, square = (
+        np.sum(density * (LOWEST * np.exp(grid)) ** k) / np.sum(density) for k in (1, 2)
+    )
+    spread = np.sqrt(square - mean**2)
+    assert energy.mean() == pytest.approx(mean, abs=4 * spread / np.sqrt(count))
+
+
+def test_a_sky_may_be_traced(getkey):
+    key = getkey()
+    run = jax.jit(lambda low: Sky(low=low)(100, key=key).energy)
+    np.testing.assert_allclose(run(LOWEST), Sky()(100, key=key).energy, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"index": float("nan")}, "`index` .* finite number, but is nan"),
+        ({"high": float("inf")}, "`high` .* but is inf"),
+        ({"low": "1"}, "`low` .* but is '1'"),
+        ({"gammas": None}, "`gammas` .* but is None. Leave it out for 0.5"),
+        ({"steepest": 2.5}, r"`steepest` .* \(0, pi / 2\] rad .* 2.5"),
+        ({"steepest": -0.1}, "`steepest`"),
+        ({"half": 0.0}, "`half` > 0 m"),
+    ],
+)
+def test_numbers_that_make_no_sky_are_refused(options, match):
+    with pytest.raises(errors.InputError, match=match):
+        Sky(**options)
 
 
 def test_skies_that_cannot_be():

@@ -1,5 +1,8 @@
 """Showers that arrive, and what the units of an array measure of them."""
 
+import math
+import numbers
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -57,13 +60,14 @@ class Sky(AbstractSource[Showers]):
         gammas: fraction of gamma rays.
         low: least energy, GeV.
         high: largest energy, GeV.
-        index: of the spectrum E^-index; 0 for a flat one.
-        steepest: largest zenith angle, rad.
+        index: of the spectrum E^-index; 0 for a flat one, any finite number.
+        steepest: largest zenith angle, rad, up to pi / 2.
         flat_in: "theta", or "sine" of it, in which the zenith angles are uniform.
         half: half of the side of the square of the cores, m.
 
     Raises:
-        InputError: an empty range, a fraction outside of [0, 1], or another word.
+        InputError: an empty range, a fraction outside of [0, 1], what is no finite number,
+            an angle below the horizon, or another word.
 
     Warns:
         PhysicsWarning: energies or angles beyond the parametrisation of the densities.
@@ -80,18 +84,25 @@ class Sky(AbstractSource[Showers]):
 
     def __check_init__(self):
         """Refuse empty ranges, warn of showers that the densities were not fitted to."""
-        numbers = self.gammas, self.low, self.high, self.steepest, self.half
-        if any(isinstance(v, jax.Array) for v in numbers):
+        names = ("gammas", "low", "high", "index", "steepest", "half")
+        values = {name: getattr(self, name) for name in names}
+        if any(isinstance(v, jax.Array) for v in values.values()):
             return  # while JAX traces
+        for name, value in values.items():
+            if not (isinstance(value, numbers.Real) and math.isfinite(value)):
+                raise errors.InputError(
+                    f"`{name}` of the sky must be a finite number, but is {value!r}. "
+                    f"Leave it out for {getattr(type(self), name)}."
+                )
         if not (0 <= self.gammas <= 1 and 0 < self.low < self.high):
             raise errors.InputError(
                 "The fraction of gamma rays must be in [0, 1] and 0 < low < high, but got "
                 f"{self.gammas} and energies of {self.low} to {self.high} GeV. Mend them."
             )
-        if not (self.steepest > 0 and self.half > 0):
+        if not (0 < self.steepest <= math.pi / 2 and self.half > 0):
             raise errors.InputError(
-                "`steepest` and `half` must be > 0, but are "
-                f"{self.steepest} and {self.half}. Mend them."
+                "`steepest` must be in (0, pi / 2] rad and `half` > 0 m, but they are "
+                f"{self.steepest} and {self.half}. Give angles as 65 * deg."
             )
         if self.flat_in not in ("theta", "sine"):
             raise errors.InputError(
@@ -107,12 +118,7 @@ class Sky(AbstractSource[Showers]):
     def __call__(self, events: int, *, key: Key) -> Showers:
         """Draw `events` showers."""
         u = random.uniform(key, (6, events))
-        if self.index == 1:
-            energy = self.low * (self.high / self.low) ** u[0]
-        else:
-            power = 1 - self.index
-            ends = self.low**power, self.high**power
-            energy = (ends[0] + u[0] * (ends[1] - ends[0])) ** (1 / power)
+        energy = _power_law(u[0], self.low, self.high, self.index)
         if self.flat_in == "theta":
             theta = self.steepest * u[1]
         else:
@@ -127,6 +133,21 @@ class Sky(AbstractSource[Showers]):
             core[1],
             is_gamma,
         )
+
+
+def _power_law(u: Array, low: float, high: float, index: float) -> Array:
+    """Energies of a spectrum E^-index at the fractions u of its integral, GeV.
+
+    With p = 1 - index, E = low (1 + u ((high / low)^p - 1))^(1 / p); for p > 0 the same from
+    the other end, so that no power overflows or is lost beside 1.
+    """
+    power, span = 1 - index, jnp.log(high / low)
+    if power == 0:
+        return low * jnp.exp(u * span)
+    end, part = (high, 1 - u) if power > 0 else (low, u)
+    lost = jnp.expm1(-abs(power) * span)
+    energy = end * jnp.exp(jnp.log1p(part * lost) / power)
+    return jnp.clip(energy, low, high)
 
 
 class Hits(eqx.Module):
