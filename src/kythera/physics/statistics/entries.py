@@ -82,7 +82,7 @@ def numbers(value: Any, what: str, kinds: str = "iuf") -> np.ndarray:
             f"{_capital(what)} must be {KINDS['numbers']}, but is {reprlib.repr(value)}. Give real "
             "numbers, in lists of equal length."
         )
-    return found.astype(float)
+    return found.astype(float, copy=False)
 
 
 def check_once(names: Sequence[str], what: str, where: str) -> None:
