@@ -333,6 +333,7 @@ def check_layout(layout: Layout, site: Site) -> None:
             "y. (`Site(corners)(layout)` gives NaN where units found no place: give fewer "
             "of them, or a larger site.)"
         )
+    call = "Site()" if site.corners is None else "Site(corners)"
     least = 2 * layout.radius
     _check_room(site.room(layout.symmetry), x.size, least)
     for i in range(x.size - 1):
@@ -341,7 +342,7 @@ def check_layout(layout: Layout, site: Site) -> None:
         if distance[j] < least - 10 * SLOP:
             raise errors.InputError(
                 f"Units {i} and {i + 1 + j} overlap: their middles are {distance[j]:.4g} m "
-                f"apart, and must be {least:.4g} m. Move one, or call `Site()(layout)`."
+                f"apart, and must be {least:.4g} m. Move one, or call `{call}(layout)`."
             )
     inside = _inside(site.room(), *layout.positions)
     out = np.hypot(inside[0] - x, inside[1] - y)
