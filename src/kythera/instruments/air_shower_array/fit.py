@@ -50,12 +50,14 @@ class Measured(eqx.Module):
     Args:
         counts: of electrons and of muons, shape (2, event, unit).
         quality: q of both, likewise.
+        least: N - N ln N, the least that either adds to -ln L but for q, likewise.
         clock: w, shape (event, unit).
         time: T, ns, likewise.
     """
 
     counts: Float[Array, "2 event unit"]
     quality: Float[Array, "2 event unit"]
+    least: Float[Array, "2 event unit"]
     clock: Float[Array, "event unit"]
     time: Float[Array, "event unit"]
 
@@ -64,7 +66,9 @@ def measured(hits: Hits) -> Measured:
     """Counts, never negative, and their weights."""
     counts = jnp.maximum(jnp.stack([hits.electrons, hits.muons]), 0.0)
     n = total(hits)
-    return Measured(counts, 1 / (1 + COUNTING**2 * counts), n / (1 + n), hits.time)
+    quality = 1 / (1 + COUNTING**2 * counts)
+    least = counts - counts * jnp.log(jnp.maximum(counts, 1e-3))
+    return Measured(counts, quality, least, n / (1 + n), hits.time)
 
 
 class Arrival(NamedTuple):
@@ -117,22 +121,25 @@ class Model(NamedTuple):
     """What a primary predicts, of electrons and muons, each of shape (event, unit).
 
     Args:
-        logs: of the mean counts.
-        logs_by: their derivatives by the five parameters.
+        means: of the counts.
+        logs: of the means.
+        logs_by: derivatives of the logarithms by the five parameters.
     """
 
+    means: tuple[Array, Array]
     logs: tuple[Array, Array]
     logs_by: tuple[list[Array], list[Array]]
 
 
 def model(design: Layout, p: Float[Array, "event 5"], gamma: Array) -> Model:
     """Of primaries p = (x, y in km, ln(E / PeV), nx, ny); `gamma` is 1 or 0 for each."""
-    logs, logs_by = [], []
+    means, logs_by = [], []
     for one in _densities(design, p, gamma, *_distance(design, p)[:2]):
-        logs.append(jnp.log(design.area * (one.density + one.background)))
-        own = one.density / (one.density + one.background)
-        logs_by.append([own * v for v in one.by()])
-    return Model((logs[0], logs[1]), (logs_by[0], logs_by[1]))
+        whole = one.density + one.background
+        means.append(design.area * whole)
+        logs_by.append([one.density / whole * v for v in one.by()])
+    logs = jnp.log(means[0]), jnp.log(means[1])
+    return Model((means[0], means[1]), logs, (logs_by[0], logs_by[1]))
 
 
 class _Density(NamedTuple):
@@ -230,10 +237,10 @@ def nll(
 def _nll(data: Measured, found: Model) -> Array:
     """Of the counts."""
     own = 0.0
-    for log, n, q in zip(found.logs, data.counts, data.quality, strict=True):
+    rows = zip(found.means, found.logs, data.counts, data.quality, data.least)
+    for mean, log, n, q, least in rows:
         # Less what does not depend on p, so that single precision suffices.
-        off = jnp.exp(log) - n * log - (n - n * jnp.log(jnp.maximum(n, 1e-3)))
-        own = own + jnp.sum(q * off, -1)
+        own = own + jnp.sum(q * (mean - n * log - least), -1)
     return jnp.asarray(own)
 
 
@@ -255,8 +262,7 @@ def slopes(
     """-ln L, its gradient (event, 5), and the Fisher matrix with the prior (event, 5, 5)."""
     found = model(design, p, gamma)
     sums: dict[tuple[int, int], Any] = {}
-    for log, by, n, q in zip(*found, data.counts, data.quality, strict=True):
-        mean = jnp.exp(log)
+    for mean, by, n, q in zip(found.means, found.logs_by, data.counts, data.quality):
         root = jnp.sqrt(q * mean)
         # Their products are the terms of the Fisher matrix, with the last of the gradient.
         rows = [*(root * v for v in by), root * (1 - n / mean)]

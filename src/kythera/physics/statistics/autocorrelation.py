@@ -15,13 +15,11 @@ chains and n independent measurements in all, errors are too small by sqrt(1 - R
 for 10 chains of 100 each, and 11% for 40 chains of 5, whose pulls have a width of sqrt(5/4). Few
 long chains are better than many short ones.
 
-NumPy in float64, on all cores: rows are observables. Few lags are summed one by one, only for
-observables whose window is still open, and many by Fourier transformation.
+NumPy in float64: rows are observables. Few lags are summed one by one, only for observables
+whose window is still open, and many by Fourier transformation.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +35,6 @@ FIRST = 10  # lags that are summed first; then twice as many, where windows are 
 MANY = 200  # lags from which on Fourier transformation is faster
 LEAST = 0.5 + np.finfo(float).eps  # tau, so that its logarithm exists
 ROWS = 4096  # observables at a time, where all lags of all would take much memory
-BUSY = 100_000  # numbers, beyond which all cores are asked
 
 
 class Window(NamedTuple):
@@ -101,23 +98,18 @@ def gamma_method(
         errors, autocorrelation times and windows; an observable that does not fluctuate has
         no error, and tau = 1/2.
     """
-    size, time = chains[0].fluctuations.shape
-    threads = (os.cpu_count() or 1) if size * time > BUSY else 1
-    parts = max(min(threads, size), -(-size // ROWS), 1)
-
-    def analysed(first: int) -> Window:
-        part = [Chain(c.fluctuations[first::parts], c.present) for c in chains]
+    size = len(chains[0].fluctuations)
+    parts = []
+    for first in range(0, size, ROWS):
+        rows = slice(first, first + ROWS)
+        part = [Chain(c.fluctuations[rows], c.present) for c in chains]
         if tau_exp > 0:
-            return _with_tail(part, tau_exp, n_sigma)
-        return _independent(part) if S == 0 else _automatic(part, S)
-
-    with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(analysed, range(parts)))
-    whole = Window(*(np.empty(size, v.dtype) for v in found[0]))
-    for first, part in enumerate(found):
-        for out, own in zip(whole, part, strict=True):
-            out[first::parts] = own
-    return whole
+            parts.append(_with_tail(part, tau_exp, n_sigma))
+        elif S == 0:
+            parts.append(_independent(part))
+        else:
+            parts.append(_automatic(part, S))
+    return Window(*map(np.concatenate, zip(*parts)))
 
 
 def covariance_function(chains: Sequence[Chain], lags: int) -> np.ndarray:
