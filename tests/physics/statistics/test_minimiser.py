@@ -123,3 +123,11 @@ def test_a_likelihood_undefined_at_the_start_is_nan_under_jit(x64):
 def test_bounds_that_cross():
     with pytest.raises(errors.InputError, match="those of parameters 1 do"):
         minimise(rosenbrock, FAR, jnp.zeros(2), jnp.array([1.0, -1.0]))
+
+
+def test_bounds_that_cross_are_nan_under_jit():
+    found = jax.jit(lambda low: minimise(lambda x: x @ x, jnp.ones(1), low, -low))(
+        jnp.ones(1)
+    )
+    assert np.isnan(found.parameters)
+    assert not found.converged

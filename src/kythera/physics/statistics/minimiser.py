@@ -80,7 +80,8 @@ def minimise(
 
     Raises:
         InputError: bounds that cross.
-        SimulationError: the search did not converge (NaN under `jit`).
+        SimulationError: the search did not converge.
+        Inside `jit` and `vmap` both are NaN.
     """
     low, up = jnp.asarray(low, float), jnp.asarray(up, float)
     crossed = low > up
@@ -89,6 +90,7 @@ def minimise(
             "A lower bound must not exceed the upper one, but those of parameters "
             f"{listed(np.flatnonzero(crossed))} do. Swap them."
         )
+    low = jnp.where(crossed, jnp.nan, low)
     state = _search(function, jnp.asarray(start, float), low, up, max_steps)
     converged = (state.decrease <= _tolerance(state.value)) & jnp.isfinite(state.value)
     if known(converged) and not converged:
