@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from kythera import errors
+from kythera.core.checks import check_count
 from kythera.core.safe import safe_sqrt
 from kythera.core.stage import AbstractStage
 from kythera.core.types import Array, Float, Key
@@ -27,10 +27,7 @@ from kythera.physics.air_showers import PeV
 from kythera.units import km
 
 ENERGIES = (-2.8, -1.6, -0.4, 0.8, 2.0)  # ln(E / PeV), among which a fit starts
-SHIFTS = (
-    0.0,
-    0.7,
-)  # of the core away from the units' middle, in its distance from there
+SHIFTS = (0.0, 0.7)  # of the core away from the units' middle, in its distance from it
 DISTANCES = (0.8, 1.4, 2.0, 3.0)  # of further cores on that line from the middle, km
 PAIRS = 50_000  # of showers and units that are fitted at once, so that caches hold them
 GROUPS = 90  # units, at least, into which more units are merged for the first fits
@@ -70,7 +67,7 @@ class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
             merged; > 0.
 
     Raises:
-        InputError: no rounds.
+        InputError: no whole number of rounds above 0.
     """
 
     references = (REFERENCE,)
@@ -78,10 +75,7 @@ class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
 
     def __check_init__(self):
         """Refuse fits that do not move."""
-        if not self.rounds > 0:
-            raise errors.InputError(
-                f"A fit needs `rounds` > 0, but got {self.rounds}. Give some, as 12."
-            )
+        check_count("rounds", self.rounds, "Give some, such as 12")
 
     def __call__(self, design: Layout, x: Hits, *, key: Key) -> Reconstructed:
         """All showers as gamma rays, and once more as protons."""
@@ -89,14 +83,14 @@ class LikelihoodFit(AbstractStage[Layout, Hits, Reconstructed]):
         gamma = jnp.concatenate([jnp.ones(count), jnp.zeros(count)])
         start = first_guess(design, _twice(x), gamma, self.rounds // 2)
         start = jnp.swapaxes(start.reshape(2, count, -1), 0, 1)
-        at_once = max(1, PAIRS // units)
-        if count <= at_once:
+        blocks = -(-count // max(1, PAIRS // units))
+        if blocks == 1:
             return self._fitted(design, x, start)
         fitted = jax.checkpoint(
             lambda block: self._fitted(design, *block),
             policy=jax.checkpoint_policies.save_only_these_names(FOUND),
         )
-        return _in_blocks(fitted, (x, start), count, at_once)
+        return _in_blocks(fitted, (x, start), count, blocks)
 
     def _fitted(self, design: Layout, x: Hits, start: Array) -> Reconstructed:
         """From guesses of both kinds, (event, 2, 5)."""
@@ -124,9 +118,9 @@ def _twice(x: Hits) -> Hits:
     return jax.tree.map(lambda v: jnp.concatenate([v, v]), x)
 
 
-def _in_blocks(call: Callable[[Any], Any], x: Any, count: int, size: int) -> Any:
-    """Of `size` events, one block after the other; some come twice, to fill the last."""
-    blocks = -(-count // size)
+def _in_blocks(call: Callable[[Any], Any], x: Any, count: int, blocks: int) -> Any:
+    """Of equally many events, one after the other; some come twice, to fill the last."""
+    size = -(-count // blocks)
     order = (jnp.arange(blocks * size) % count).reshape(blocks, size)
     found = jax.lax.map(call, jax.tree.map(lambda v: v[order], x))
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], found)
