@@ -202,5 +202,10 @@ def test_what_cannot_be_built_is_refused(tmp_path):
         air_shower_array.problem("ful")
     with pytest.raises(errors.InputError, match="multiple of the symmetry"):
         air_shower_array.problem(units=100, symmetry=3)
+    for costs in (-1.0, float("nan")):
+        with pytest.raises(errors.InputError, match="`costs` must be >= 0"):
+            air_shower_array.problem(costs=costs)
+    with pytest.raises(errors.InputError, match="`rounds` must be a whole number >= 1"):
+        air_shower_array.problem(rounds=0)
     with pytest.raises(errors.InputError, match="no layout"):
         air_shower_array.problem(layout=str(tmp_path / "none.txt"))

@@ -1,5 +1,7 @@
 """Where to put the units of an array, so that it is worth most."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -68,7 +70,8 @@ def problem(
         layout: a text file with x and y of each unit, m, to start from.
 
     Raises:
-        InputError: another word, a layout that overlaps or lies outside of the site.
+        InputError: another word, a negative price, a layout that overlaps or lies outside
+            of the site.
     """
     if utility not in UTILITIES:
         raise errors.InputError(
@@ -79,6 +82,10 @@ def problem(
         raise errors.InputError(
             f"`reconstruction` is one of {RECONSTRUCTIONS}, but got {reconstruction!r}. "
             f"{errors.nearest(reconstruction, RECONSTRUCTIONS)}"
+        )
+    if not 0 <= costs < math.inf:
+        raise errors.InputError(
+            f"`costs` must be >= 0 and finite, but is {costs}. Give 1.0 for SWGOLO's prices."
         )
     site = Site(_corners(corners))
     start = _start(units, tanks, symmetry, radius, layout)
